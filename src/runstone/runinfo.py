@@ -1,0 +1,179 @@
+"""One run as it is read: a picture of its files, taken when asked for. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from runstone.errors import RunNotFound
+from runstone.params import flatten_params
+from runstone.runlog.reader import JournalState, read_journal, to_datetime
+from runstone.runlog.series import MetricLog
+from runstone.values import JSON, Artifact, Attempt, Failure, MetricSummary, Series, Status
+
+
+class RunInfo:
+    """What a run recorded, read from its folder. Everything but the points is read at once; points when first needed.
+
+    Take a new one to see what a living run recorded since.
+
+    Args:
+        path: Folder of the run.
+
+    Raises:
+        RunNotFound: there is no run in this folder.
+        FormatError: a newer version of Runstone wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal: JournalState = read_journal(path)
+        if not self._journal.writers:
+            raise RunNotFound(f"there is no run in {path}")
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._journal.run_id
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._journal.path
+
+    @property
+    def name(self) -> str:
+        """Its readable name."""
+        return self._journal.name or self._journal.run_id
+
+    @property
+    def project(self) -> str:
+        """The project it belongs to."""
+        return self._journal.project
+
+    @property
+    def group(self) -> str | None:
+        """What it belongs to inside the project, such as a sweep."""
+        return self._journal.group
+
+    @property
+    def notes(self) -> str | None:
+        """Free text."""
+        return self._journal.notes
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the run that it belongs under."""
+        return self._journal.parent
+
+    @property
+    def status(self) -> Status:
+        """How it stands, or why it ended."""
+        return self._journal.status
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed, with the traceback; `None` where it did not."""
+        return self._journal.failure
+
+    @property
+    def params(self) -> dict[str, JSON]:
+        """Params, nested as they were given."""
+        return self._journal.params
+
+    @property
+    def flat_params(self) -> dict[str, JSON]:
+        """Params under dotted names."""
+        return flatten_params(self._journal.params)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags that stand."""
+        return self._journal.tags
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Artifacts; of several with one name, the one logged last."""
+        return tuple(self._journal.artifacts.values())
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Its process lives, oldest first."""
+        return tuple(self._journal.attempts)
+
+    @property
+    def started_at(self) -> datetime:
+        """When it was created: aware, UTC."""
+        return to_datetime(self._journal.created_at)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When its latest attempt ended (after a crash: its last sign of life); `None` while it runs."""
+        return to_datetime(self._journal.ended_at) if self._journal.ended_at is not None else None
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from its creation to its end, or to now."""
+        end = self.ended_at or datetime.now(UTC)
+        return max(0.0, (end - self.started_at).total_seconds())
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it is hidden from lists."""
+        return self._journal.is_deleted
+
+    @property
+    def dropped(self) -> int:
+        """Points that could not be written."""
+        return self._journal.dropped
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What could not be recorded, in words."""
+        return tuple(self._journal.warnings)
+
+    @cached_property
+    def _log(self) -> MetricLog:
+        return MetricLog(self.path, self._journal)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, MetricSummary]:
+        """What each metric comes down to, by name."""
+        return self._log.summaries()
+
+    def series(self, name: str, *, attempt: int | str | None = None) -> Series:
+        """Return one metric as arrays.
+
+        Args:
+            name: Metric name exactly as logged.
+            attempt: `None`: the run's curve, without points that a later attempt superseded; a number: what that
+                attempt logged; `"all"`: every point of every attempt.
+
+        Raises:
+            MetricNotFound: the run never logged it; the message names the nearest ones.
+        """
+        return self._log.series(name, attempt=attempt)
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """The environment snapshot of the latest attempt's first rank; `None` where none was taken."""
+        return self._environment(None)
+
+    def _environment(self, attempt: int | None) -> dict[str, Any] | None:
+        writers = sorted(self._journal.writers, key=lambda writer: (-writer.attempt, writer.rank, writer.started_at))
+        for writer in writers:
+            if attempt in (None, writer.attempt):
+                try:
+                    found = json.loads((self.path / f"environment.{writer.writer}.json").read_bytes())
+                except (OSError, ValueError):
+                    continue
+                if isinstance(found, dict):
+                    return found
+        return None
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        return f"<RunInfo {self.name} of {self.project}: {self.status}, id {self.id}>"

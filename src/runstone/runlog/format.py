@@ -1,0 +1,168 @@
+"""The bytes of a run's files, as `docs/format.md` promises them. Knows nothing of who reads or writes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+from runstone.errors import FormatError
+
+FORMAT = 1
+
+# --- metric log -------------------------------------------------------------------------------------------------------
+WAL_MAGIC = b"\x89RSW\r\n\x1a\n"
+WAL_MAJOR, WAL_MINOR = 1, 0
+HEADER_BYTES = 4096
+SLOT_BYTES = 32
+# step, wall time, value, key, commit: the commit word is stored last, so a slot that carries it is whole.
+FLOAT_SLOT = struct.Struct("<qddII")
+INT_SLOT = struct.Struct("<qdqII")
+FIRST_SLOTS = 2048  # 64 KiB
+MOST_SLOTS = 131072  # 4 MiB
+_HEADER = struct.Struct("<8sHHIIII16sIQdd")
+_CRC = struct.Struct("<I")
+
+TYPE_FLOAT, TYPE_INT, TYPE_BOOL = 0, 1, 2
+
+
+class SegmentHeader(NamedTuple):
+    """What the first bytes of a segment say."""
+
+    slots: int
+    salt: int
+    writer: bytes
+    seq: int
+    pid: int
+    wall_s: float
+    monotonic_s: float
+
+
+def pack_header(header: SegmentHeader) -> bytes:
+    """Return the first bytes of a segment."""
+    body = _HEADER.pack(
+        WAL_MAGIC,
+        WAL_MAJOR,
+        WAL_MINOR,
+        HEADER_BYTES,
+        SLOT_BYTES,
+        header.slots,
+        header.salt,
+        header.writer,
+        header.seq,
+        header.pid,
+        header.wall_s,
+        header.monotonic_s,
+    )
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def unpack_header(data: bytes) -> SegmentHeader | None:
+    """Return what a segment's first bytes say, `None` where they are torn or of another kind.
+
+    Raises:
+        FormatError: a newer version of Runstone wrote it.
+    """
+    if len(data) < _HEADER.size + _CRC.size:
+        return None
+    body = data[: _HEADER.size]
+    magic, major, _minor, header_bytes, slot_bytes, slots, salt, writer, seq, pid, wall, mono = _HEADER.unpack(body)
+    if magic != WAL_MAGIC or zlib.crc32(body) != _CRC.unpack_from(data, _HEADER.size)[0]:
+        return None
+    if major != WAL_MAJOR or header_bytes != HEADER_BYTES or slot_bytes != SLOT_BYTES:
+        raise FormatError(
+            f"a metric log of format {major} cannot be read by this version, which knows format {WAL_MAJOR}; "
+            "upgrade runstone"
+        )
+    return SegmentHeader(slots, salt, writer, seq, pid, wall, mono)
+
+
+def slots_of_segment(seq: int) -> int:
+    """Return how many slots the segment `seq` has: doubling, so that short runs stay small."""
+    return min(FIRST_SLOTS << min(seq, 20), MOST_SLOTS)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+_FRAME = struct.Struct("<II")
+_KEY = struct.Struct("<IB")
+
+
+def pack_key(key: int, kind: int, name: str) -> bytes:
+    """Return the record that gives a metric name its id."""
+    payload = _KEY.pack(key, kind) + name.encode()
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def unpack_keys(data: bytes) -> dict[int, tuple[str, int]]:
+    """Return `{id: (name, type)}`. A torn tail ends the reading: the writer of a torn key never used its id."""
+    keys: dict[int, tuple[str, int]] = {}
+    offset = 0
+    while offset + _FRAME.size <= len(data):
+        length, crc = _FRAME.unpack_from(data, offset)
+        payload = data[offset + _FRAME.size : offset + _FRAME.size + length]
+        if len(payload) < length or length < _KEY.size or zlib.crc32(payload) != crc:
+            break
+        key, kind = _KEY.unpack_from(payload)
+        keys[key] = (payload[_KEY.size :].decode("utf-8", "replace"), kind)
+        offset += _FRAME.size + length
+    return keys
+
+
+# --- status and control -----------------------------------------------------------------------------------------------
+STATUS_MAGIC = b"\x89RSS\r\n\x1a\n"
+STATUS_HEAD = struct.Struct("<8sI4xddI4xQ")
+STATUS_BEAT = struct.Struct("<dd")
+STATUS_BEAT_OFFSET = 16
+STATUS_END = struct.Struct("<I4xQ")
+STATUS_END_OFFSET = 32
+STATE_OPEN, STATE_ENDED = 1, 2
+CONTROL_BYTES = 4096
+WORD_GO, WORD_STOP, WORD_PRUNE = 0, 1, 2
+HEARTBEAT_LIMIT_S = 60.0
+
+
+# --- journal ----------------------------------------------------------------------------------------------------------
+def encode_event(event: dict[str, Any]) -> bytes:
+    """Return one line of a journal, newline included. Values must be JSON, but floats may be NaN and ±Inf."""
+    try:
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:  # a float that JSON lacks, or half a surrogate pair
+        line = b""
+    if not line or b'"$' in line:
+        line = json.dumps(_escape(event), allow_nan=False, separators=(",", ":")).encode()
+    return line + b"\n"
+
+
+def decode_events(data: bytes) -> list[dict[str, Any]]:
+    """Return the whole lines of a journal; a torn or damaged line is skipped."""
+    events = []
+    for line in data.split(b"\n")[:-1]:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            events.append(_unescape(event) if b'"$' in line else event)
+    return events
+
+
+def _escape(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
+    if isinstance(value, dict):
+        return {f"${key}" if key.startswith("$") else key: _escape(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escape(item) for item in value]
+    return value
+
+
+def _unescape(value: Any) -> Any:
+    if isinstance(value, dict):
+        if len(value) == 1 and isinstance(value.get("$float"), str):
+            return float(value["$float"])
+        return {key[1:] if key.startswith("$") else key: _unescape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unescape(item) for item in value]
+    return value

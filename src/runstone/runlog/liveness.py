@@ -1,0 +1,121 @@
+"""Whether the writer of a file still lives: its lock, its heartbeat.
+
+On one host the lock decides at once, however the writer died. Elsewhere (a run on NFS, a copied run) the
+heartbeat does, within `HEARTBEAT_LIMIT_S`.
+
+Linux has open file description locks: they belong to the open file, so a reader in the same process can neither
+take nor drop the writer's lock by accident, as POSIX record locks would. A forked child shares the open file; the
+fork hook of the run log closes it there, else a surviving child would keep a dead run alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+from runstone.runlog import format as fmt
+
+_FLOCK = struct.Struct("@hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+
+
+@cache
+def boot_id() -> str:
+    """Return what names this boot of this kernel, the empty string where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+class StatusFile:
+    """The status file of one writer: holds the lock, carries the heartbeat."""
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=directory)
+        with contextlib.suppress(OSError):  # file systems without locks: the heartbeat is left
+            _lock(self._fd)
+        with contextlib.suppress(OSError):  # a full disk: the lock is what matters
+            head = fmt.STATUS_HEAD.pack(fmt.STATUS_MAGIC, fmt.FORMAT, time.time(), time.monotonic(), fmt.STATE_OPEN, 0)
+            os.pwrite(self._fd, head.ljust(fmt.CONTROL_BYTES, b"\0"), 0)
+
+    def beat(self, dropped: int) -> None:
+        """Say that the writer lives, and how many points it could not write."""
+        os.pwrite(self._fd, fmt.STATUS_BEAT.pack(time.time(), time.monotonic()), fmt.STATUS_BEAT_OFFSET)
+        os.pwrite(self._fd, fmt.STATUS_END.pack(fmt.STATE_OPEN, dropped), fmt.STATUS_END_OFFSET)
+
+    def end(self, dropped: int) -> None:
+        """Say that the writer ended, and let go of the lock."""
+        with contextlib.suppress(OSError):
+            self.beat(dropped)
+            os.pwrite(self._fd, fmt.STATUS_END.pack(fmt.STATE_ENDED, dropped), fmt.STATUS_END_OFFSET)
+        os.close(self._fd)
+
+    def abandon(self) -> None:
+        """Close the inherited file in a forked child; the parent keeps the lock."""
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+def _lock(fd: int) -> None:
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_locked(fd: int) -> bool:
+    if sys.platform == "linux":
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def is_alive(status_path: Path, writer_boot_id: str, now: float | None = None) -> bool:
+    """Return whether the writer of a status file still lives.
+
+    Args:
+        status_path: Its `<writer>.status`.
+        writer_boot_id: The boot on which it started, as its journal says.
+        now: Seconds since the epoch, for comparing heartbeats; default: the clock.
+    """
+    try:
+        fd = os.open(status_path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        head = os.pread(fd, fmt.STATUS_HEAD.size, 0)
+        beat = 0.0
+        if len(head) == fmt.STATUS_HEAD.size:
+            _magic, _format, beat, _mono, state, _dropped = fmt.STATUS_HEAD.unpack(head)
+            if state == fmt.STATE_ENDED:
+                return False
+        if writer_boot_id and writer_boot_id == boot_id():
+            with contextlib.suppress(OSError):
+                return _is_locked(fd)
+        return (now if now is not None else time.time()) - beat < fmt.HEARTBEAT_LIMIT_S
+    finally:
+        os.close(fd)
+
+
+def last_beat(status_path: Path) -> tuple[float | None, int]:
+    """Return the last heartbeat (seconds since the epoch) and the count of dropped points of a status file."""
+    try:
+        with status_path.open("rb") as file:
+            head = file.read(fmt.STATUS_HEAD.size)
+    except OSError:
+        return None, 0
+    if len(head) < fmt.STATUS_HEAD.size:
+        return None, 0
+    _magic, _format, beat, _mono, _state, dropped = fmt.STATUS_HEAD.unpack(head)
+    return beat, dropped

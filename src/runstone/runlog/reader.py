@@ -1,0 +1,303 @@
+"""Reading a run's files while they are written: no locks, no help from the writer. Knows no SQL and no HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runstone.errors import FormatError
+from runstone.params import merge_params
+from runstone.runlog import format as fmt
+from runstone.runlog.liveness import is_alive, last_beat
+from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Status
+
+if TYPE_CHECKING:
+    from runstone.runlog.series import MetricLog as MetricLog
+
+# The worst end decides for an attempt of several processes.
+_WORST_FIRST = (Status.FAILED, Status.CRASHED, Status.STOPPED, Status.PRUNED, Status.FINISHED)
+
+
+@dataclass(slots=True)
+class WriterState:
+    """What one writer said of itself."""
+
+    writer: str
+    role: str
+    attempt: int
+    rank: int
+    pid: int
+    host: str
+    boot_id: str
+    started_at: float
+    ended_at: float | None = None
+    status: Status | None = None
+    is_alive: bool = False
+    dropped: int = 0
+    rewind_step: int | None = None
+    last_event_at: float = 0.0
+
+
+@dataclass(slots=True)
+class JournalState:
+    """Everything that the journals of a run say: all but the points.
+
+    Times are seconds since the epoch, UTC. `params` is nested, as it was given.
+    """
+
+    run_id: str
+    path: Path
+    project: str = ""
+    name: str = ""
+    group: str | None = None
+    notes: str | None = None
+    parent: str | None = None
+    params: dict[str, JSON] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    status: Status = Status.CRASHED
+    failures: list[Failure] = field(default_factory=list)
+    created_at: float = 0.0
+    ended_at: float | None = None
+    is_deleted: bool = False
+    is_created: bool = False
+    writers: list[WriterState] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> int:
+        """Points that could not be written, over all writers."""
+        return sum(writer.dropped for writer in self.writers)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first failure of the latest failed attempt, told by the rank that failed first."""
+        return self.failures[0] if self.failures else None
+
+
+def journal_files(run_path: Path) -> list[Path]:
+    """Return the journals of a run, oldest name first."""
+    try:
+        names = os.listdir(run_path)  # noqa: PTH208 (names are all that is needed)
+    except OSError:
+        return []
+    return [run_path / name for name in sorted(names) if name.startswith("journal.") and name.endswith(".jsonl")]
+
+
+def read_events(run_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `(writer, event)` of all journals, merged by time; within one writer file order wins."""
+    merged: list[tuple[float, str, int, dict[str, Any]]] = []
+    for path in journal_files(run_path):
+        writer = path.name[len("journal.") : -len(".jsonl")]
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        at = 0.0
+        for number, event in enumerate(fmt.decode_events(data)):
+            try:
+                at = max(at, float(event.get("at", 0.0)))  # a clock that went back must not reorder one writer's words
+            except (TypeError, ValueError):
+                continue
+            merged.append((at, writer, number, event))
+    merged.sort(key=lambda item: item[:3])
+    for at, writer, _number, event in merged:
+        event["at"] = at
+        yield writer, event
+
+
+def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
+    """Return what the journals of a run say, and whether its writers live.
+
+    Args:
+        run_path: Folder of the run.
+        now: Seconds since the epoch, for comparing heartbeats; default: the clock.
+
+    Raises:
+        FormatError: a newer version of Runstone wrote it.
+    """
+    state = JournalState(run_id=run_path.name, path=run_path)
+    writers: dict[str, WriterState] = {}
+    failures: list[tuple[int, float, Failure]] = []
+    for name, event in read_events(run_path):
+        writer = writers.get(name)
+        if event["event"] == "writer":
+            if int(event.get("format", 0)) > fmt.FORMAT:
+                raise FormatError(
+                    f"run {state.run_id} has journal format {event['format']}, this version reads up to {fmt.FORMAT}; "
+                    "upgrade runstone"
+                )
+            writers[name] = WriterState(
+                writer=name,
+                role=str(event.get("role", "main")),
+                attempt=int(event.get("attempt", 1)),
+                rank=int(event.get("rank", 0)),
+                pid=int(event.get("pid", 0)),
+                host=str(event.get("host", "")),
+                boot_id=str(event.get("boot_id", "")),
+                started_at=event["at"],
+                last_event_at=event["at"],
+            )
+            continue
+        if writer is not None:
+            writer.last_event_at = event["at"]
+        _apply(state, writer, event, failures)
+    state.writers = list(writers.values())
+    for writer in state.writers:
+        if writer.role != "edit":
+            _see_whether_alive(run_path, writer, now)
+    state.attempts = _attempts(state.writers)
+    if state.attempts:
+        latest = state.attempts[-1]
+        state.status, state.ended_at = latest.status, _epoch(latest.ended_at)
+    failures.sort(key=lambda item: (-item[0], item[1]))
+    state.failures = [failure for _attempt, _at, failure in failures]
+    if not state.created_at and state.writers:
+        state.created_at = min(writer.started_at for writer in state.writers)
+    return state
+
+
+def _apply(
+    state: JournalState, writer: WriterState | None, event: dict[str, Any], failures: list[tuple[int, float, Failure]]
+) -> None:
+    match event["event"]:
+        case "created":
+            if not state.is_created:
+                state.is_created, state.created_at = True, event["at"]
+                state.project = str(event.get("project", ""))
+                state.name = str(event.get("name", ""))
+                state.group, state.notes, state.parent = event.get("group"), event.get("notes"), event.get("parent")
+        case "params":
+            if isinstance(event.get("params"), dict):
+                merge_params(state.params, event["params"])
+        case "tags":
+            state.tags.update({str(key): str(value) for key, value in (event.get("set") or {}).items()})
+            for key in event.get("remove") or ():
+                state.tags.pop(key, None)
+        case "notes":
+            state.notes = event.get("value")
+        case "name":
+            state.name = str(event.get("value") or state.name)
+        case "group":
+            state.group = event.get("value")
+        case "artifact":
+            artifact = _artifact(event)
+            state.artifacts[artifact.name] = artifact
+        case "rewind":
+            if writer is not None:
+                writer.rewind_step = int(event["step"])
+        case "warning":
+            state.warnings.append(str(event.get("message", "")))
+        case "deleted":
+            state.is_deleted = True
+        case "restored":
+            state.is_deleted = False
+        case "end":
+            _end(writer, event, failures)
+
+
+def _end(writer: WriterState | None, event: dict[str, Any], failures: list[tuple[int, float, Failure]]) -> None:
+    if writer is None:
+        return
+    try:
+        writer.status = Status(event.get("status", "finished"))
+    except ValueError:  # a word of a later version: it ended, and not by an error that we know
+        writer.status = Status.FINISHED
+    writer.ended_at = event["at"]
+    writer.dropped = int(event.get("dropped", 0))
+    told = event.get("failure")
+    if isinstance(told, dict):
+        failure = Failure(
+            type=str(told.get("type", "")),
+            message=str(told.get("message", "")),
+            traceback=str(told.get("traceback", "")),
+            rank=writer.rank,
+        )
+        failures.append((writer.attempt, event["at"], failure))
+
+
+def _artifact(event: dict[str, Any]) -> Artifact:
+    files = tuple(
+        FileEntry(path=str(entry["path"]), hash=str(entry["hash"]), size_bytes=int(entry["size"]))
+        for entry in event.get("files") or ()
+    )
+    return Artifact(
+        name=str(event.get("name", "")),
+        is_folder=bool(event.get("folder")),
+        files=files,
+        logged_at=to_datetime(event["at"]),
+        metadata=event.get("metadata") or {},
+    )
+
+
+def _see_whether_alive(run_path: Path, writer: WriterState, now: float | None) -> None:
+    status_path = run_path / f"{writer.writer}.status"
+    if writer.status is None:
+        writer.is_alive = is_alive(status_path, writer.boot_id, now)
+        beat, dropped = last_beat(status_path)
+        writer.dropped = dropped
+        if not writer.is_alive:
+            writer.ended_at = max(writer.last_event_at, beat or 0.0)
+
+
+def _attempts(writers: list[WriterState]) -> list[Attempt]:
+    """Return the attempts, told by their `main` writers, or by the launcher where none came."""
+    attempts = []
+    for number in sorted({writer.attempt for writer in writers if writer.role in ("main", "launcher")}):
+        main = [writer for writer in writers if writer.attempt == number and writer.role == "main"]
+        launchers = [writer for writer in writers if writer.attempt == number and writer.role == "launcher"]
+        telling = main or launchers
+        first = min(telling, key=lambda writer: (writer.rank, writer.started_at))
+        status = _status_of(main, launchers)
+        ends = [writer.ended_at for writer in telling if writer.ended_at is not None]
+        rewinds = [writer.rewind_step for writer in main if writer.rewind_step is not None]
+        attempts.append(
+            Attempt(
+                number=number,
+                status=status,
+                started_at=to_datetime(min(writer.started_at for writer in [*main, *launchers])),
+                ended_at=to_datetime(max(ends)) if ends and status.is_ended else None,
+                rewind_step=min(rewinds) if rewinds else None,
+                host=first.host,
+                pid=first.pid,
+            )
+        )
+    return attempts
+
+
+def _status_of(main: list[WriterState], launchers: list[WriterState]) -> Status:
+    if any(writer.is_alive for writer in main):
+        return Status.RUNNING
+    told = _last_word(launchers)
+    if not main:
+        if any(writer.is_alive for writer in launchers):
+            return Status.RUNNING
+        return told or Status.CRASHED
+    ends = {writer.status or Status.CRASHED for writer in main}
+    worst = next(status for status in _WORST_FIRST if status in ends)
+    # A launcher that killed its process says why; the process itself could not.
+    if worst is Status.CRASHED and told in (Status.PRUNED, Status.STOPPED, Status.FAILED):
+        return told
+    return worst
+
+
+def _last_word(launchers: list[WriterState]) -> Status | None:
+    ended = [writer for writer in launchers if writer.status is not None]
+    return max(ended, key=lambda writer: writer.ended_at or 0.0).status if ended else None
+
+
+def to_datetime(epoch_s: float) -> datetime:
+    """Return seconds since the epoch as an aware UTC time."""
+    try:
+        return datetime.fromtimestamp(epoch_s, UTC)
+    except (OverflowError, ValueError, OSError):  # a clock that told nonsense
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _epoch(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment is not None else None

@@ -1,0 +1,93 @@
+"""Every environment variable that Runstone reads, and the only place that reads the environment.
+
+An argument given in Python wins over the environment, the environment over the default.
+
+| variable | meaning |
+|---|---|
+| `RUNSTONE_WORKSPACE` | folder of the workspace; default: the nearest `.runstone` here or above |
+| `RUNSTONE_PROJECT` | project of runs that name none; default `default` |
+| `RUNSTONE_NAME` | name of the first run of this process that has none |
+| `RUNSTONE_GROUP` | group of runs that name none |
+| `RUNSTONE_RUN_ID` | id that the first run of this process takes; set by `sweep run` for each trial |
+| `RUNSTONE_TRIAL` | JSON object with the params of the trial; set by `sweep run` |
+| `RUNSTONE_ON_ERROR` | `warn` (default) or `raise`: what happens when something cannot be recorded |
+| `RUNSTONE_LOG` | `mmap` or `append`: forces how the metric log is written; default by file system |
+| `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+from runstone.errors import InvalidValue
+
+OnError = Literal["warn", "raise"]
+WORKSPACE_FOLDER = ".runstone"
+VARIABLES = (
+    "RUNSTONE_WORKSPACE",
+    "RUNSTONE_PROJECT",
+    "RUNSTONE_NAME",
+    "RUNSTONE_GROUP",
+    "RUNSTONE_RUN_ID",
+    "RUNSTONE_TRIAL",
+    "RUNSTONE_ON_ERROR",
+    "RUNSTONE_LOG",
+    "RUNSTONE_DISABLED",
+)
+
+
+def process_environment() -> Mapping[str, str]:
+    """Return a copy of this process's environment, for the environment snapshot and for child processes."""
+    return dict(os.environ)
+
+
+def read(variable: str) -> str | None:
+    """Return one of `VARIABLES`, or `None` where it is unset or empty."""
+    return os.environ.get(variable) or None
+
+
+def workspace_path() -> Path | None:
+    """Return the folder that `RUNSTONE_WORKSPACE` names, if it does."""
+    value = read("RUNSTONE_WORKSPACE")
+    return Path(value).expanduser() if value else None
+
+
+def on_error(given: OnError | None) -> OnError:
+    """Return what happens when something cannot be recorded: the argument, the environment, or `warn`.
+
+    Raises:
+        InvalidValue: it is neither `warn` nor `raise`.
+    """
+    value = given if given is not None else read("RUNSTONE_ON_ERROR") or "warn"
+    if value not in ("warn", "raise"):
+        raise InvalidValue(f"on_error is {value!r}; it must be 'warn' or 'raise'")
+    return cast(OnError, value)
+
+
+def log_backend() -> Literal["mmap", "append"] | None:
+    """Return the way to write the metric log that `RUNSTONE_LOG` forces, if it does."""
+    value = read("RUNSTONE_LOG")
+    if value not in (None, "mmap", "append"):
+        raise InvalidValue(f"RUNSTONE_LOG is {value!r}; it must be 'mmap' or 'append'")
+    return cast(Literal["mmap", "append"] | None, value)
+
+
+def is_disabled() -> bool:
+    """Return whether `RUNSTONE_DISABLED` switches recording off."""
+    return (read("RUNSTONE_DISABLED") or "0").lower() not in ("0", "false", "no", "off")
+
+
+def rank() -> int:
+    """Return this process's rank in a distributed job, 0 where there is none.
+
+    Launchers set one of these before the script starts: torchrun and Lightning `RANK` or `LOCAL_RANK`,
+    Slurm `SLURM_PROCID`, Open MPI `OMPI_COMM_WORLD_RANK`.
+    """
+    for variable in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"):
+        value = os.environ.get(variable, "")
+        if value.isdigit():
+            return int(value)
+    return 0

@@ -1,0 +1,364 @@
+"""A workspace: one folder that holds everything. Finds it, makes it, checks its format, hands out its parts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from runstone import settings
+from runstone.errors import AlreadyExists, FormatError, InvalidValue, RunNotFound, WorkspaceNotFound
+from runstone.names import check_name, check_run_id, folder_name, new_run_id, new_run_name
+from runstone.params import to_json
+from runstone.runlog import format as fmt
+from runstone.runlog.writer import RunLog, request_stop
+from runstone.status import Status
+
+if TYPE_CHECKING:
+    from runstone.blobs import Blobs
+    from runstone.query import RunTable
+    from runstone.runinfo import RunInfo
+    from runstone.runlog.reader import JournalState
+    from runstone.runlog.series import MetricTail
+    from runstone.values import Failure
+
+StopReason = Literal["stop", "prune"]
+_WORDS: dict[str, int] = {"stop": fmt.WORD_STOP, "prune": fmt.WORD_PRUNE}
+
+
+class Workspace:
+    """One folder that holds runs, sweeps and blobs. Cheap to make, holds nothing open.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        WorkspaceNotFound: it is not there.
+        FormatError: a newer version of Runstone made it, or it is something else.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).expanduser().absolute()
+        _check_format(self.path)
+
+    def __repr__(self) -> str:
+        """Say where it lies."""
+        return f"<Workspace {self.path}>"
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def runs(
+        self, filter: str = "", *, order_by: str | None = None, limit: int | None = None, deleted: bool = False
+    ) -> RunTable:
+        """Return the runs that a filter selects, newest first unless `order_by` says otherwise.
+
+        Args:
+            filter: Such as `"metrics.val/acc.max > 0.9 and params.model = 'mlp'"`; empty for all. See docs/filters.md.
+            order_by: Such as `"metrics.val/acc.max desc, started_at"`.
+            limit: At most this many.
+            deleted: Show the deleted runs instead of the others.
+
+        Raises:
+            InvalidFilter: the filter or the order does not parse; the message points at the place.
+        """
+        from runstone.query import find_runs  # SQL, only for reading
+
+        return find_runs(self.path, filter, order_by=order_by, limit=limit, deleted=deleted)
+
+    def run(self, reference: str) -> RunInfo:
+        """Return one run.
+
+        Args:
+            reference: Its id, at least 4 characters of the id's begin or end, or its name.
+
+        Raises:
+            RunNotFound: there is none.
+            AmbiguousName: there are several; the message lists them.
+        """
+        from runstone.query import resolve_run  # SQL, only for reading
+        from runstone.runinfo import RunInfo  # NumPy, only for reading
+
+        return RunInfo(resolve_run(self.path, reference))
+
+    def run_folders(self) -> Iterator[Path]:
+        """Yield the folder of every run, in no order."""
+        with contextlib.suppress(FileNotFoundError):
+            for project in os.scandir(self.path / "runs"):
+                if project.is_dir():
+                    for run in os.scandir(project.path):
+                        if run.is_dir():
+                            yield Path(run.path)
+
+    def find_run_folder(self, run_id: str) -> Path | None:
+        """Return the folder of the run with this very id, or `None`."""
+        check_run_id(run_id)
+        with contextlib.suppress(FileNotFoundError):
+            for project in os.scandir(self.path / "runs"):
+                candidate = Path(project.path, run_id)
+                if candidate.is_dir():
+                    return candidate
+        return None
+
+    def follow(self, run_id: str) -> MetricTail:
+        """Return a follower of a run's metrics: each `poll()` returns the points that came since the last.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        from runstone.runlog.series import MetricTail  # NumPy, only for reading
+
+        return MetricTail(self._run_folder(run_id))
+
+    @property
+    def blobs(self) -> Blobs:
+        """Content of artifacts, by hash."""
+        from runstone.blobs import Blobs  # only for artifacts
+
+        return Blobs(self.path / "blobs")
+
+    # --- making and changing ---------------------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        *,
+        project: str,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        group: str | None = None,
+        notes: str | None = None,
+        run_id: str | None = None,
+    ) -> LaunchedRun:
+        """Make a run for another process, which joins it with `start_run` under `RUNSTONE_RUN_ID`.
+
+        Raises:
+            InvalidName: a name cannot be kept.
+            AlreadyExists: a run has this id.
+        """
+        run_id = check_run_id(run_id) if run_id is not None else new_run_id()
+        folder = self.make_run_folder(check_name(project, "project"), run_id)
+        log = RunLog(folder, role="launcher")
+        launched = LaunchedRun(self, log)
+        log.write(
+            "created",
+            run_id=run_id,
+            project=project,
+            name=check_name(name, "run") if name is not None else new_run_name(),
+            group=check_name(group, "group") if group is not None else None,
+            notes=notes,
+            parent=None,
+        )
+        if params:
+            launched.log_params(params)
+        if tags:
+            launched.set_tags(tags)
+        return launched
+
+    def launched_run(self, run_id: str) -> LaunchedRun:
+        """Return a handle on a run for the one who launches it, after a restart or for its next attempt.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        from runstone.runlog.reader import read_journal
+
+        folder = self._run_folder(run_id)
+        return LaunchedRun(self, RunLog(folder, role="launcher", attempt=attempt_to_join(read_journal(folder))))
+
+    def make_run_folder(self, project: str, run_id: str) -> Path:
+        """Make the folder of a new run.
+
+        Raises:
+            AlreadyExists: a run has this id, in this project or another.
+        """
+        standing = self.find_run_folder(run_id)
+        folder = self.path / "runs" / folder_name(project) / run_id
+        if standing is None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                standing = folder
+        raise AlreadyExists(f"a run with the id {run_id!r} is there already: {standing}; go on with it by resume=True")
+
+    def request_stop(self, run_id: str, reason: StopReason = "stop") -> None:
+        """Ask a running run to stop: its `should_stop` turns true at once.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        request_stop(self._run_folder(run_id), _word(reason))
+
+    def delete(self, run_id: str) -> None:
+        """Hide a run from lists. Its files stay, and `restore` brings it back.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        self._edit(run_id, "deleted")
+
+    def restore(self, run_id: str) -> None:
+        """Show a deleted run again.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        self._edit(run_id, "restored")
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str], *, remove: tuple[str, ...] = ()) -> None:
+        """Set and remove tags of a run, ended or not.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        checked = {check_name(key, "tag"): str(value) for key, value in tags.items()}
+        self._edit(run_id, "tags", set=checked, remove=list(remove))
+
+    def _edit(self, run_id: str, event: str, **fields: Any) -> None:
+        log = RunLog(self._run_folder(run_id), role="edit")
+        try:
+            log.write(event, **fields)
+        finally:
+            log.close()
+
+    def _run_folder(self, run_id: str) -> Path:
+        folder = self.find_run_folder(run_id)
+        if folder is None:
+            raise RunNotFound(f"no run has the id {run_id!r} in {self.path}; `runstone runs list` shows what is there")
+        return folder
+
+
+class LaunchedRun:
+    """A run that another process writes, as its launcher holds it. While it is open, the run does not count as crashed.
+
+    `Workspace.create_run` makes one.
+    """
+
+    def __init__(self, workspace: Workspace, log: RunLog) -> None:
+        self.workspace = workspace
+        self._log = log
+        self.id = log.path.name
+        self.path = log.path
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that it launches."""
+        return self._log.attempt
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record params of the run."""
+        self._log.write("params", params=to_json(params)[0])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self._log.write("tags", set={check_name(key, "tag"): str(value) for key, value in tags.items()}, remove=[])
+
+    def request_stop(self, reason: StopReason = "stop") -> None:
+        """Ask the run to stop: its `should_stop` turns true at once."""
+        request_stop(self.path, _word(reason))
+
+    def end(self, status: Status | str, *, failure: Failure | None = None) -> None:
+        """Say how the run ended, for a process that could not say it, and close."""
+        told = {"type": failure.type, "message": failure.message, "traceback": failure.traceback} if failure else None
+        self._log.write("end", status=str(Status(status)), failure=told, dropped=0)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the run. Without `end`, the run's own process decides how it ended."""
+        self._log.close()
+
+
+def open_workspace(path: Path | str | None = None) -> Workspace:
+    """Return the workspace at `path`, else the one that `RUNSTONE_WORKSPACE` names, else the nearest here or above.
+
+    Raises:
+        WorkspaceNotFound: there is none.
+        FormatError: a newer version of Runstone made it.
+    """
+    if isinstance(path, str) and "://" in path:
+        raise InvalidValue(f"a workspace on a server ({path!r}) cannot be opened by this version; name a folder")
+    if path is not None:
+        return Workspace(path)
+    given = settings.workspace_path()
+    if given is not None:
+        return Workspace(given)
+    found = _nearest(Path.cwd())
+    if found is None:
+        raise WorkspaceNotFound(
+            f"no workspace ({settings.WORKSPACE_FOLDER}) in {Path.cwd()} or above; the first run makes one, or name "
+            "another with --workspace, workspace= or RUNSTONE_WORKSPACE"
+        )
+    return Workspace(found)
+
+
+def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
+    """Return the workspace as `open_workspace` finds it, made where there is none: at `path`, or here.
+
+    Raises:
+        FormatError: a newer version of Runstone made it.
+        OSError: it cannot be made.
+    """
+    if isinstance(path, Workspace):
+        return path
+    folder = Path(path).expanduser() if path is not None else settings.workspace_path() or _nearest(Path.cwd())
+    if folder is None:
+        folder = Path.cwd() / settings.WORKSPACE_FOLDER
+    folder = folder.absolute()
+    if not (folder / "FORMAT").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_new(folder / ".gitignore", "*\n")
+        _write_new(folder / "FORMAT", f"{fmt.FORMAT}\n")
+    return Workspace(folder)
+
+
+def attempt_to_join(journal: JournalState) -> int:
+    """Return the attempt of a writer who comes now: one that lives or was only launched, else the next."""
+    attempts = [writer.attempt for writer in journal.writers if writer.role in ("main", "launcher")]
+    if not attempts:
+        return 1
+    highest = max(attempts)
+    main = [writer for writer in journal.writers if writer.attempt == highest and writer.role == "main"]
+    return highest if not main or any(writer.is_alive for writer in main) else highest + 1
+
+
+def _word(reason: str) -> int:
+    if reason not in _WORDS:
+        raise InvalidValue(f"the reason to stop is {reason!r}; it must be 'stop' or 'prune'")
+    return _WORDS[reason]
+
+
+def _nearest(start: Path) -> Path | None:
+    for folder in (start, *start.parents):
+        candidate = folder / settings.WORKSPACE_FOLDER
+        if (candidate / "FORMAT").is_file():
+            return candidate
+    return None
+
+
+def _check_format(folder: Path) -> None:
+    try:
+        text = (folder / "FORMAT").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "the first run in it makes one" if folder.is_dir() else "there is no such folder"
+        raise WorkspaceNotFound(f"{folder} is not a workspace: {hint}") from None
+    if not text.isdigit():
+        raise FormatError(f"{folder / 'FORMAT'} holds {text[:40]!r}, not a number: this is no workspace of Runstone")
+    if int(text) > fmt.FORMAT:
+        raise FormatError(f"{folder} has format {text}, this version knows {fmt.FORMAT}; upgrade runstone")
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Make a file with its whole content at once, unless it is there: two processes may make the same workspace."""
+    partial = path.with_name(f"{path.name}.{os.urandom(16).hex()}.partial")
+    partial.write_text(text)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        partial.replace(path)
+        return
+    partial.unlink()
