@@ -146,6 +146,8 @@ class MetricTail:
     def __init__(self, run_path: Path) -> None:
         self._path = run_path
         self._tails: dict[str, WriterTail] = {}
+        self.unnamed = 0
+        """Points whose name is not in the files: 0 unless they are damaged."""
 
     @property
     def has_holes(self) -> bool:
@@ -178,7 +180,9 @@ class MetricTail:
             numbers, starts = np.unique(keys[order], return_index=True)
             for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
                 key = tail.key(number)
-                if key is not None:  # else damage: a key is written before its first point
+                if key is None:  # damage: a key is written before its first point
+                    self.unnamed += len(rows)
+                else:
                     metrics.setdefault(key[0], []).append(_Portion(writer, key[1], slots[rows]))
         return metrics
 
@@ -203,6 +207,11 @@ class MetricLog:
         for name, portions in new.items():
             self._metrics.setdefault(name, []).extend(portions)
         return bool(new)
+
+    @property
+    def unnamed(self) -> int:
+        """Points whose name is not in the files: 0 unless they are damaged."""
+        return self._tail.unnamed
 
     @property
     def names(self) -> list[str]:

@@ -1,0 +1,26 @@
+"""What all tests share: no setting of the machine leaks in, and nothing that cannot be recorded goes unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runstone import settings
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in settings.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("RUNSTONE_ON_ERROR", "raise")
+    # a run that names no workspace must never find the one of whoever runs the tests
+    monkeypatch.setenv("RUNSTONE_WORKSPACE", str(tmp_path / ".runstone"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where the workspace of a test lies."""
+    return tmp_path / ".runstone"
