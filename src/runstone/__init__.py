@@ -38,7 +38,7 @@ from runstone.status import Status
 from runstone.workspace import LaunchedRun, Workspace, ensure_workspace, open_workspace
 
 if TYPE_CHECKING:
-    from runstone.compare import Comparison, compare
+    from runstone.comparison import Comparison, compare
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
     from runstone.runlog.series import MetricTail
@@ -91,11 +91,11 @@ _LAZY = {
     **dict.fromkeys(
         ("JSON", "Artifact", "Attempt", "Failure", "FileEntry", "MetricSummary", "Series"), "runstone.values"
     ),
-    "Comparison": "runstone.compare",
+    "Comparison": "runstone.comparison",
     "MetricTail": "runstone.runlog.series",
     "RunInfo": "runstone.runinfo",
     "RunTable": "runstone.query",
-    "compare": "runstone.compare",
+    "compare": "runstone.comparison",
 }
 
 
