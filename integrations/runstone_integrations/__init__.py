@@ -1,0 +1,1 @@
+"""Callbacks and helpers, one module for each framework. Imports nothing: a missing framework hurts nobody."""
