@@ -1,0 +1,158 @@
+"""The command `runstone`. Parses, calls, presents; loads a subcommand when it is used.
+
+Exit codes: 0 done; 1 it could not be done (no such run, a file that cannot be read, …); 2 the command line was wrong
+(unknown option, a filter that does not parse); 130 interrupted; 141 the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from runstone._version import __version__
+from runstone.errors import InvalidFilter, InvalidValue, RunstoneError
+from runstone.workspace import Workspace, open_workspace
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+# name: module, attribute, help. Help stands here too, so that `--help` loads no subcommand.
+_COMMANDS = {
+    "env": ("runstone.cli.env", "env", "Show what a run would record of this machine, Python and code."),
+    "runs": ("runstone.cli.runs", "runs", "List, show, delete and restore runs."),
+    "compare": ("runstone.cli.compare", "compare_command", "Put runs side by side: what differs, and how they did."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the subcommands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a subcommand, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _help = _COMMANDS[cmd_name]
+        command = getattr(import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand to run, or name the nearest in the error."""
+        name = args[0] if args else ""
+        if not name.startswith("-") and name not in _COMMANDS:
+            ctx.fail(f"there is no command {name!r}{_nearest(name, _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_module, _attribute, text) in _COMMANDS.items()])
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else f" (there are {', '.join(words)})"
+
+
+class Suggesting(click.Group):
+    """A group that names the nearest subcommand where there is none."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand to run, or name the nearest in the error."""
+        name = args[0] if args else ""
+        if not name.startswith("-") and name not in self.commands:
+            ctx.fail(f"there is no command {name!r}{_nearest(name, self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def _set_workspace(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.find_root().obj = value
+
+
+def workspace_option(command: Command) -> Command:
+    """Give a command `--workspace`, which counts wherever it stands on the command line."""
+    return click.option(
+        "-w",
+        "--workspace",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_set_workspace,
+        help="Folder of the workspace. Default: RUNSTONE_WORKSPACE, else the nearest .runstone here or above.",
+    )(command)
+
+
+def workspace_of(ctx: click.Context) -> Workspace:
+    """Return the workspace that the command line names, or the nearest.
+
+    Raises:
+        WorkspaceNotFound: there is none.
+    """
+    return open_workspace(ctx.find_root().obj)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="runstone", message="%(prog)s %(version)s")
+@workspace_option
+def cli() -> None:
+    """Runstone records training runs, versions what they produce, and searches for better ones."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; nothing that a user can do wrong shows a traceback."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        # Not `cli.main`: it has exit codes of its own for a closed pipe.
+        with cli.make_context("runstone", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as ended:  # --help, --version
+        return ended.exit_code
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"{error.ctx.get_usage()}\n`{error.ctx.command_path} --help` says more.\n", err=True)
+        return _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except (InvalidFilter, InvalidValue) as error:
+        return _fail(error, 2)
+    except BrokenPipeError:
+        # What is still buffered has no reader: without this, Python complains while it exits.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except RunstoneError as error:
+        return _fail(error, 1)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return _fail(f"{error.filename}: {reason}" if error.filename else reason, 1)
+
+
+def _fail(error: object, code: int) -> int:
+    from runstone.cli._output import clean  # loads rich
+
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {clean(error, lines=True)}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What the index keeps of a run: enough for a table of runs, without its files. Knows JSON, no SQL."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from runstone.status import Status
+from runstone.values import JSON, MetricSummary
+
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_KEY = re.compile(r"(?:[^\\.]|\\.)*", re.DOTALL)
+_FIGURES = (
+    "count",
+    "nan_count",
+    "first_step",
+    "last_step",
+    "last",
+    "min",
+    "min_step",
+    "max",
+    "max_step",
+    "mean",
+    "last_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as tables show it.
+
+    Attributes:
+        folder: Its folder below `runs/`, POSIX.
+        failure: Type and message of the exception it failed with, such as `"ValueError: bad shape"`.
+        params: Nested, as they were given.
+        started_at, ended_at: Seconds since the epoch, UTC.
+        attempts: How many.
+        dropped: Points that could not be written.
+        warnings: How many things could not be recorded.
+    """
+
+    id: str
+    folder: str
+    project: str
+    name: str
+    status: Status
+    started_at: float
+    ended_at: float | None = None
+    group: str | None = None
+    notes: str | None = None
+    parent: str | None = None
+    failure: str | None = None
+    params: dict[str, JSON] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, MetricSummary] = field(default_factory=dict)
+    attempts: int = 1
+    is_deleted: bool = False
+    dropped: int = 0
+    warnings: int = 0
+
+    def duration_s(self, now: float) -> float:
+        """Return how long it took, or has taken by `now` (seconds since the epoch)."""
+        return max(0.0, (self.ended_at if self.ended_at is not None else now) - self.started_at)
+
+    def to_json(self) -> str:
+        """Return everything as JSON text in ASCII; NaN and ±Inf as Python's `json` writes them."""
+        content: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        content["metrics"] = {
+            name: [getattr(summary, figure) for figure in _FIGURES] for name, summary in self.metrics.items()
+        }
+        return json.dumps(content, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> RunRecord:
+        """Return what `to_json` wrote."""
+        content = json.loads(text)
+        content["status"] = Status(content["status"])
+        content["metrics"] = {name: MetricSummary(name, *figures) for name, figures in content["metrics"].items()}
+        return cls(**content)
+
+
+def list_text(value: JSON) -> str:
+    """Return a list, or an object, as the JSON text under which it is shown and found."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def escaped(key: str) -> str:
+    """Return one key of a param as `flatten_params` writes it."""
+    return key.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def unescaped(path: str) -> str:
+    """Return a name of `flatten_params` as a reader writes it; two params may share it."""
+    return _ESCAPED.sub(r"\1", path)
+
+
+def split_path(path: str) -> list[str]:
+    """Return the keys of a name of `flatten_params`."""
+    keys, position = [], 0
+    while position <= len(path):
+        match = cast(re.Match[str], _KEY.match(path, position))  # it matches the empty text, too
+        keys.append(unescaped(match[0]))
+        position = match.end() + 1
+    return keys
