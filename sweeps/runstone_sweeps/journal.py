@@ -1,0 +1,125 @@
+"""The record of a sweep on disk: append-only JSON lines with a checksum each. Knows no meaning of an event.
+
+A file has one writer. A writer that could not finish a line never continues its file: it goes on in a
+new one. Events carry a sequence number that orders them over all files of a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runstone import FormatError
+
+FORMAT = 1
+_CHECKSUM_LENGTH = len(',"crc":"00000000"}')
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """Appends events to the record of one sweep. Whoever holds the sweep's lock may have one.
+
+    Every event that `append` returned for survives the death of the process; with `is_durable` it
+    survives that of the machine.
+    """
+
+    def __init__(self, folder: Path, *, next_seq: int = 0) -> None:
+        self._folder = folder
+        self._next_seq = next_seq
+        self._fd = -1
+
+    def append(self, event: Event, *, is_durable: bool = False) -> Event:
+        """Write one event and return it with its sequence number.
+
+        Raises:
+            OSError: it could not be written; the sweep must not go on as if it had been.
+        """
+        event = {**event, "seq": self._next_seq}
+        self._write(event)
+        self._next_seq += 1
+        if is_durable:
+            os.fsync(self._fd)
+        return event
+
+    def close(self) -> None:
+        """Close the file; what was appended is on its way to the disk."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _write(self, event: Event) -> None:
+        if self._fd < 0:
+            self._open()
+        line = encode(event)
+        written = -1
+        try:
+            written = os.write(self._fd, line)
+        finally:
+            if written != len(line):
+                # A disk that is full again takes the rest of no line: start a new file next time.
+                self.close()
+        if written != len(line):
+            raise OSError(28, "the disk took only a part of an event", str(self._folder))
+
+    def _open(self) -> None:
+        writer = uuid.uuid4().hex
+        path = self._folder / f"journal.{writer}.jsonl"
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.write(self._fd, encode({"event": "writer", "format": FORMAT, "writer": writer, "seq": self._next_seq}))
+
+
+def encode(event: Mapping[str, Any]) -> bytes:
+    """Return an event as one line that ends with a checksum of all before it."""
+    body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")[:-1]
+    return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def decode(line: bytes) -> Event | None:
+    """Return the event of a line without its newline, or `None` where the line is not whole."""
+    body = line[:-_CHECKSUM_LENGTH]
+    if line[-_CHECKSUM_LENGTH:] != b',"crc":"%08x"}' % zlib.crc32(body):
+        return None
+    try:
+        event = json.loads(body.decode("utf-8", "surrogatepass") + "}")
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("seq"), int) else None
+
+
+def read_events(folder: Path) -> tuple[list[Event], int]:
+    """Return all events of a sweep in order, and how many lines were damaged.
+
+    A torn last line of a file is dropped and not counted: its writer died before it could say that the
+    event is recorded.
+
+    Raises:
+        FormatError: a newer version wrote the record.
+    """
+    events: list[Event] = []
+    damaged = 0
+    for path in folder.glob("journal.*.jsonl"):
+        for event in _lines(path):
+            if event is None:
+                damaged += 1
+            elif event.get("event") == "writer":
+                if event.get("format", 0) > FORMAT:
+                    raise FormatError(f"{path} has format {event['format']}; this version reads up to {FORMAT}")
+            else:
+                events.append(event)
+    events.sort(key=lambda event: event["seq"])
+    return events, damaged
+
+
+def _lines(path: Path) -> Iterator[Event | None]:
+    *whole, torn = path.read_bytes().split(b"\n")
+    for line in whole:
+        yield decode(line)
+    # The newline may be all that is missing; the checksum knows.
+    if torn and (event := decode(torn)) is not None:
+        yield event
