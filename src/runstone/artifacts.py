@@ -37,12 +37,15 @@ def store_artifact(blobs: Blobs, path: Path, name: str | None, metadata: Any) ->
     if is_folder:
         files = tuple(blobs.put(file, _inside(file, path)) for file in _walk(path))
     else:
-        files = (blobs.put(path, path.name),)
+        files = (blobs.put(path, _inside(path, path.parent)),)
     return Artifact(name=name, is_folder=is_folder, files=files, logged_at=datetime.now(UTC), metadata=metadata)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
+    def fail(error: OSError) -> None:  # a folder that cannot be listed must not be left out in silence
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
         for name in sorted(names):
             yield Path(root, name)

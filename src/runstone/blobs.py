@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from pathlib import Path
@@ -49,21 +50,22 @@ class Blobs:
         """
         from blake3 import blake3  # a compiled module that runs without artifacts do not need
 
-        # Not blocking: opening a FIFO would wait for a writer for ever.
+        if not stat.S_ISREG(source.stat().st_mode):  # before it is opened: that alone may do something to a device
+            raise InvalidValue(f"{source} is not a regular file; only files and folders of files can be stored")
+        # Not blocking: opening a FIFO that came in its place would wait for a writer for ever.
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb", buffering=0) as file:
-            before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise InvalidValue(f"{source} is not a regular file; only files and folders of files can be stored")
-            self.root.mkdir(parents=True, exist_ok=True)
+            # the folder above must be there: a workspace that was renamed is not begun anew under its old name
+            self.root.mkdir(exist_ok=True)
             partial = self.root / f"{os.urandom(16).hex()}.partial"
             hasher = blake3()
+            before = os.fstat(file.fileno())
             size = 0
             try:
                 with partial.open("xb", buffering=0) as copy:
                     while chunk := file.read(_CHUNK_BYTES):
                         hasher.update(chunk)
-                        copy.write(chunk)
+                        _write_all(copy, chunk)
                         size += len(chunk)
                     after = os.fstat(file.fileno())
                     is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
@@ -84,3 +86,10 @@ class Blobs:
 
     def _place(self, content_hash: str) -> Path:
         return self.root / content_hash[:2] / content_hash
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    """Write every byte: on a nearly full disk `write` takes a part, and says so only by the number it returns."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import zlib
 
 from runstone.errors import InvalidName
 
@@ -31,7 +32,7 @@ def check_name(name: object, what: str) -> str:
         InvalidName: it is not text, empty, too long, or cannot be written as UTF-8.
     """
     if not isinstance(name, str):
-        raise InvalidName(f"the name of a {what} must be text, got {type(name).__name__} {name!r:.80}")
+        raise InvalidName(f"the name of a {what} must be text, got {shown(name)}")
     if not name or name.isspace():
         raise InvalidName(f"the name of a {what} is empty; give it at least one visible character")
     if len(name) > MAX_NAME_LENGTH:
@@ -47,6 +48,15 @@ def check_name(name: object, what: str) -> str:
             f"the name of a {what} contains half of a surrogate pair at character {error.start}: {name[:80]!r}"
         ) from None
     return name
+
+
+def shown(value: object) -> str:
+    """Return the type of a value and the beginning of its `repr`, for a message; foreign code may raise in it."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"(its repr raises {type(error).__name__})"
+    return f"{type(value).__name__} {text[:80]}"
 
 
 def check_run_id(run_id: object) -> str:
@@ -86,10 +96,16 @@ def new_run_id() -> str:
     return f"{value:032x}"
 
 
-def new_run_name() -> str:
-    """Return a readable name, two words and a number, such as `amber-falcon-417`."""
-    # not `random`: the user's generators must not move
-    chance = int.from_bytes(os.urandom(8))
+def new_run_name(run_id: str | None = None) -> str:
+    """Return a readable name, two words and a number, such as `amber-falcon-417`.
+
+    Args:
+        run_id: Id that the name is derived from, so that processes which start one run at once agree.
+    """
+    if run_id is None:  # not `random`: the user's generators must not move
+        chance = int.from_bytes(os.urandom(8))
+    else:
+        chance = zlib.crc32(run_id.encode()) << 32 | zlib.crc32(run_id[::-1].encode())
     chance, first = divmod(chance, len(_ADJECTIVES))
     chance, second = divmod(chance, len(_NOUNS))
     return f"{_ADJECTIVES[first]}-{_NOUNS[second]}-{chance % 999 + 1}"

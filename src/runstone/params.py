@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from enum import Enum
@@ -14,7 +13,9 @@ if TYPE_CHECKING:
 
 
 MAX_DEPTH = 64
+MAX_COMPOUNDS = 200_000
 MAX_TEXT = 2_000
+_MAX_INT_BITS = 14_000  # Python writes and reads integers of up to 4,300 digits
 # Known by name, so that a process which uses none of them need not import them.
 _PLAIN_TEXT = frozenset({"datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "uuid.UUID"}) | {
     "decimal.Decimal"
@@ -27,65 +28,87 @@ def to_json(value: Any) -> tuple[JSON, list[str]]:
     Kept as they are: JSON values of any length (floats may be NaN and ±Inf). Kept as their plain counterpart: tuples
     and sets as lists, NumPy and torch scalars as numbers, paths, dates, UUIDs and decimals as text, enum members as
     their value, dataclasses and mappings as objects. Everything else is kept as text with its type, such as
-    `"<torch.nn.modules.linear.Linear> Linear(in_features=2, …)"`, of at most 2,000 characters.
+    `"<torch.nn.modules.linear.Linear> Linear(in_features=2, …)"`, of at most 2,000 characters; so is what lies more
+    than 64 deep, or comes after 200,000 lists and objects.
 
     Args:
-        value: Anything, cycles and objects whose `repr` raises included.
+        value: Anything, cycles and objects whose own code raises included.
 
     Returns:
         The JSON, and the dotted places of what was kept as text with its type.
     """
-    places: list[str] = []
-    return _convert(value, "", 0, places, frozenset()), places
+    conversion = _Conversion()
+    return conversion.convert(value, "", ()), conversion.places
 
 
-def _convert(value: Any, place: str, depth: int, places: list[str], above: frozenset[int]) -> JSON:
-    if value is None or value.__class__ in (bool, int, float, str):
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, Enum):
-        inner = value.value
-        return inner if isinstance(inner, bool | int | float | str) else value.name
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, PurePath) or _type_name(value) in _PLAIN_TEXT:
-        return str(value)
-    if depth >= MAX_DEPTH or id(value) in above:
-        places.append(place)
-        return f"<{_type_name(value)}> (nested too deep)" if depth >= MAX_DEPTH else f"<{_type_name(value)}> (cycle)"
-    above = above | {id(value)}
-    if isinstance(value, Mapping):
-        return _convert_mapping(value, place, depth, places, above)
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value, key=_short_repr) if isinstance(value, set | frozenset) else value
-        return [_convert(item, _join(place, str(n)), depth + 1, places, above) for n, item in enumerate(items)]
-    fields = getattr(type(value), "__dataclass_fields__", None)
-    if fields is not None:
-        mapping = {name: getattr(value, name, None) for name in fields}
-        return _convert_mapping(mapping, place, depth, places, above)
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        with contextlib.suppress(Exception):  # foreign code: a scalar that cannot be read is kept as text
+class _Conversion:
+    """One call of `to_json`."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+        self._left = MAX_COMPOUNDS
+
+    def convert(self, value: Any, place: str, above: tuple[int, ...]) -> JSON:
+        """Return one value, whatever its own code does."""
+        kind = type(value)  # never `__class__`, which an object may lie about
+        if kind is str or kind is bool or kind is float or value is None:
+            return value  # type: ignore[no-any-return]
+        if kind is int and value.bit_length() < _MAX_INT_BITS:
+            return value  # type: ignore[no-any-return]
+        if len(above) >= MAX_DEPTH:
+            return self._text(value, place, "(nested too deep)")
+        if id(value) in above:
+            return self._text(value, place, "(cycle)")
+        try:
+            return self._plain(value, place, above)
+        except Exception as error:  # foreign code may raise anything
+            return self._text(value, place, f"(reading it raises {type(error).__name__})")
+
+    def _plain(self, value: Any, place: str, above: tuple[int, ...]) -> JSON:
+        if isinstance(value, Enum):
+            inner = value.value
+            return self.convert(inner, place, above) if isinstance(inner, bool | int | float | str) else value.name
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, int):
+            number = int(value)
+            return number if number.bit_length() < _MAX_INT_BITS else self._text(value, place, hex(number)[:MAX_TEXT])
+        if isinstance(value, float):
+            return float(value)
+        if isinstance(value, PurePath) or _type_name(value) in _PLAIN_TEXT:
+            return str(value)
+        self._left -= 1
+        if self._left < 0:
+            return self._text(value, place, f"(after {MAX_COMPOUNDS} nested values)")
+        above = (*above, id(value))
+        if isinstance(value, Mapping):
+            return self._mapping(value, place, above)
+        if isinstance(value, list | tuple | set | frozenset):
+            items = sorted(value, key=_short_repr) if isinstance(value, set | frozenset) else value
+            return [self.convert(item, _join(place, str(n)), above) for n, item in enumerate(items)]
+        fields = getattr(type(value), "__dataclass_fields__", None)
+        if fields is not None:
+            return self._mapping({name: getattr(value, name, None) for name in fields}, place, above)
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
             inner = value.item()
-            if inner.__class__ in (bool, int, float, str):
-                return inner  # type: ignore[no-any-return]
-    places.append(place)
-    return f"<{_type_name(value)}> {_short_repr(value)}"
+            if type(inner) in (bool, int, float, str):
+                return self.convert(inner, place, above)
+        return self._text(value, place, _short_repr(value))
 
+    def _mapping(self, value: Mapping[Any, Any], place: str, above: tuple[int, ...]) -> JSON:
+        result: dict[str, JSON] = {}
+        for key, item in value.items():
+            # looking at a key must note no place: a key that is text with its type is told by its value's name
+            name = str.__str__(key) if isinstance(key, str) else str(_Conversion().convert(key, place, above))
+            while name in result:  # 1 and "1" are two keys in Python and one in JSON
+                self.places.append(_join(place, name))
+                name = f"<{_type_name(key)}> {name}"
+            result[name] = self.convert(item, _join(place, name), above)
+        return result
 
-def _convert_mapping(
-    value: Mapping[Any, Any], place: str, depth: int, places: list[str], above: frozenset[int]
-) -> JSON:
-    result: dict[str, JSON] = {}
-    for key, item in value.items():
-        name = key if isinstance(key, str) else str(_convert(key, place, depth + 1, [], above))
-        if name in result:  # 1 and "1" are two keys in Python and one in JSON
-            places.append(_join(place, name))
-            name = f"<{_type_name(key)}> {name}"
-        result[name] = _convert(item, _join(place, name), depth + 1, places, above)
-    return result
+    def _text(self, value: Any, place: str, text: str) -> str:
+        self.places.append(place)
+        return f"<{_type_name(value)}> {text}"
 
 
 def _join(place: str, name: str) -> str:
@@ -98,14 +121,14 @@ def _type_name(value: Any) -> str:
 
 
 def _short_repr(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and len(shape) > 0:  # arrays, tensors, frames: their repr reads data, maybe off a GPU
-        return f"shape {tuple(shape)}, dtype {getattr(value, 'dtype', '?')}"
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{getattr(value, '__module__', '?')}.{value.__qualname__}"
     try:
+        shape = getattr(value, "shape", None)
+        if isinstance(shape, tuple) and len(shape) > 0:  # arrays, tensors, frames: their repr reads data, off a GPU too
+            return f"shape {tuple(shape)}, dtype {getattr(value, 'dtype', '?')}"
+        if callable(value) and hasattr(value, "__qualname__"):
+            return f"{getattr(value, '__module__', '?')}.{value.__qualname__}"
         text = repr(value)
-    except Exception as error:  # foreign code in a repr may raise anything
+    except Exception as error:  # foreign code may raise anything
         return f"(its repr raises {type(error).__name__})"
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text)} characters)"
 
@@ -117,19 +140,20 @@ def flatten_params(params: Mapping[str, JSON]) -> dict[str, JSON]:
     one value. A dot or backslash inside a key is escaped with a backslash, so that two params never share a name.
     """
     flat: dict[str, JSON] = {}
-    _flatten(params, "", flat)
+    _flatten(params, None, flat)
     return flat
 
 
-def _flatten(value: JSON | Mapping[str, JSON], name: str, flat: dict[str, JSON]) -> None:
-    if isinstance(value, Mapping) and (value or not name):
+def _flatten(value: JSON | Mapping[str, JSON], name: str | None, flat: dict[str, JSON]) -> None:
+    above = "" if name is None else f"{name}."
+    if isinstance(value, Mapping) and (value or name is None):
         for key, item in value.items():
-            _flatten(item, _join(name, key.replace("\\", "\\\\").replace(".", "\\.")), flat)
+            _flatten(item, above + key.replace("\\", "\\\\").replace(".", "\\."), flat)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):
-            _flatten(item, _join(name, str(index)), flat)
+            _flatten(item, f"{above}{index}", flat)
     else:
-        flat[name] = value  # type: ignore[assignment]
+        flat[name or ""] = value  # type: ignore[assignment]
 
 
 def merge_params(standing: dict[str, JSON], new: Mapping[str, JSON]) -> None:

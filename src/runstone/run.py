@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -24,14 +26,15 @@ from runstone.errors import (
     TrackingWarning,
     WorkspaceNotFound,
 )
-from runstone.names import check_name, check_run_id, new_run_id, new_run_name
+from runstone.names import check_name, check_run_id, new_run_id, new_run_name, shown
 from runstone.params import to_json
 from runstone.runlog import format as fmt
+from runstone.runlog.points import as_step, step_error
 from runstone.runlog.silent import SilentLog
 from runstone.runlog.writer import RunLog
 from runstone.settings import OnError
 from runstone.status import Status
-from runstone.workspace import Workspace, attempt_to_join, ensure_workspace
+from runstone.workspace import Workspace, attempt_to_join, check_tags, end_status, ensure_workspace, prepare_to_join
 
 if TYPE_CHECKING:
     from runstone.runinfo import RunInfo
@@ -61,13 +64,14 @@ class Run:
         self._is_resumed: bool = facts["resumed"]
         self._on_error = on_error
         self._log = log
-        self._next_step: int | None = None if self._is_resumed else 0
+        self._last_step: Any = None if self._is_resumed else -1
         self._failure: BaseException | None = None
         self._warned: set[str] = set()
-        self._lost_events = 0
         self._is_finished = False
         self._snapshot: ending.Joinable | None = None
-        self._before: Run | None = set_current(self)
+        self._before: Run | None = _still_open(set_current(self))
+        if workspace is not None:
+            _here[str(workspace.path), self.id] = self
         ending.watch(self)
 
     # --- what it is ------------------------------------------------------------------------------------------------
@@ -97,6 +101,11 @@ class Run:
     def is_finished(self) -> bool:
         """Whether it was ended here."""
         return self._is_finished
+
+    @property
+    def on_error(self) -> OnError:
+        """What happens when something cannot be recorded: `"warn"` or `"raise"`."""
+        return self._on_error
 
     @property
     def should_stop(self) -> bool:
@@ -143,13 +152,14 @@ class Run:
             if step is None:
                 step = self._step_to_come()
             self._log.points.log(metrics, step)
-            self._next_step = step + 1
+            self._last_step = step
         except Exception as error:  # foreign code in a value may raise anything; _trouble decides
-            if isinstance(metrics, Mapping):
-                self._trouble("metrics", error)
-            else:
-                got = f"{type(metrics).__name__} {metrics!r:.80}"
-                self._trouble("metrics", InvalidValue(f"log takes metrics by name, got {got}"))
+            if not isinstance(metrics, Mapping):
+                self._trouble("metrics", InvalidValue(f"log takes metrics by name, got {shown(metrics)}"))
+                return
+            if step is not None and as_step(step) is not None:
+                self._last_step = step  # the other values of this call are kept, or counted, at this step
+            self._trouble("metrics", error)
 
     def metric(self, name: str) -> MetricHandle:
         """Return a handle on one metric, for tight loops: `loss = run.metric("loss")`, then `loss(value)`.
@@ -163,17 +173,22 @@ class Run:
         """Say from which step this attempt of a resumed run logs again.
 
         Points of earlier attempts at or after `step` are superseded: kept in the files, left out of the run's curves.
+        Beside that, each metric supersedes its own earlier points from the first step that this attempt logs in it.
         """
-        self._event("rewind", step=int(step))
-        self._next_step = int(step)
+        checked = as_step(step)
+        if checked is None:
+            self._trouble("rewind", step_error(step))
+            return
+        self._event("rewind", step=checked)
+        self._last_step = checked - 1
 
     def _step_to_come(self) -> int:
-        if self._next_step is None:  # the run goes on where its files end
+        if self._last_step is None:  # the run goes on where its files end
             from runstone.runinfo import RunInfo  # NumPy, only for reading
 
             metrics = RunInfo(self.path).metrics.values()
-            self._next_step = max((metric.last_step for metric in metrics), default=-1) + 1
-        return self._next_step
+            self._last_step = max((metric.last_step for metric in metrics), default=-1)
+        return int(self._last_step) + 1  # a NumPy integer would wrap around
 
     # --- everything else -------------------------------------------------------------------------------------------
 
@@ -184,7 +199,7 @@ class Run:
         """
         try:
             if not isinstance(params, Mapping):
-                raise InvalidValue(f"params must be given by name, got {type(params).__name__} {params!r:.80}")
+                raise InvalidValue(f"params must be given by name, got {shown(params)}")
             converted, places = to_json(params)
         except Exception as error:  # a mapping of foreign code may raise anything
             self._trouble("params", error)
@@ -192,13 +207,13 @@ class Run:
         if converted:
             self._event("params", params=converted)
         if places:
-            shown = ", ".join(repr(place) for place in places[:5]) + (", …" if len(places) > 5 else "")
-            self._warn("params-as-text", f"params that JSON cannot hold are kept as text with their type: {shown}")
+            where = ", ".join(repr(place) for place in places[:5]) + (", …" if len(places) > 5 else "")
+            self._warn("params-as-text", f"params that JSON cannot hold are kept as text with their type: {where}")
 
     def set_tags(self, tags: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set tags: short texts to find runs by. Values are kept as text."""
         try:
-            merged = {check_name(key, "tag"): str(value) for key, value in {**(tags or {}), **more}.items()}
+            merged = {**check_tags(tags or {}), **check_tags(more)}
         except Exception as error:  # names that cannot be kept, values whose str raises
             self._trouble("tags", error)
             return
@@ -215,11 +230,12 @@ class Run:
     def set_name(self, name: str) -> None:
         """Rename the run."""
         try:
-            self.name = check_name(name, "run")
+            check_name(name, "run")
         except InvalidName as error:
             self._trouble("name", error)
             return
-        self._event("name", value=name)
+        if self._event("name", value=name):
+            self.name = name
 
     def log_artifact(
         self, path: str | Path, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
@@ -239,6 +255,9 @@ class Run:
         """
         if self._workspace is None:
             return None
+        if self._is_finished:  # before a large file is copied for nothing
+            self._event("artifact")
+            return None
         from runstone.artifacts import store_artifact  # hashing, only where used
 
         try:
@@ -247,8 +266,8 @@ class Run:
             self._trouble("artifact", error)
             return None
         files = [{"path": f.path, "hash": f.hash, "size": f.size_bytes} for f in artifact.files]
-        self._event("artifact", name=artifact.name, folder=artifact.is_folder, files=files, metadata=artifact.metadata)
-        return artifact
+        fields = {"name": artifact.name, "folder": artifact.is_folder, "files": files, "metadata": artifact.metadata}
+        return artifact if self._event("artifact", **fields) else None
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -266,23 +285,26 @@ class Run:
         if self._is_finished:
             return
         try:
-            told = Status(status) if status is not None else self._status()
-            if told in (Status.RUNNING, Status.CRASHED):
-                raise ValueError
-        except ValueError:
+            told = self._status() if status is None else end_status(status)
+        except InvalidValue as error:
+            self._trouble("status", error)
             told = self._status()
-            ways = "use finished, failed, stopped or pruned"
-            self._trouble("status", InvalidValue(f"{status!r} is no way to end; {ways}"))
+        trouble: Exception | None = None
         self._is_finished = True
         ending.unwatch(self)
         if current_run() is None:
-            set_current(self._before)
-        if not self._log.is_silent:  # else a forked child that recorded nothing: it leaves no trace
-            failure = _describe(self._failure) if told is Status.FAILED and self._failure is not None else None
-            self._event("end", status=str(told), failure=failure, dropped=self._log.points.dropped)
+            set_current(_still_open(self._before))
+        try:
+            if not self._log.is_silent:  # else a forked child that recorded nothing: it leaves no trace
+                failure = _describe(self._failure) if told is Status.FAILED and self._failure is not None else None
+                self._event("end", status=str(told), failure=failure, dropped=self._log.points.dropped)
+        except Exception as error:
+            trouble = error
         with contextlib.suppress(OSError):
-            self._log.close()
+            self._log.close(str(told))
         self._failure = None  # its traceback holds the frames of the user's whole call stack alive
+        if trouble is not None:
+            self._trouble("end", trouble)
 
     def reopen(self) -> None:
         """Go on with a finished run, in the same attempt: a fit that is followed by a test belongs to one life.
@@ -319,31 +341,41 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run as the block ended; an exception goes on its way."""
-        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+        if error is None:
+            self.finish()
+            return
+        if not (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.fail(error)
-        self.finish()
+        try:
+            self.finish()
+        except Exception as trouble:  # the user's exception is the one to be seen
+            self._warn("end", f"could not record the end: {type(trouble).__name__}: {trouble}")
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
         """Pickle as an instruction to join this run."""
         place = str(self._workspace.path) if self._workspace is not None else None
-        return _join, (place, self.id, self._on_error)
+        return _join, (place, self.id, self._on_error, self._is_finished)
 
-    def __deepcopy__(self, _memo: object) -> Self:
+    def __copy__(self) -> Self:
         """Return the run itself: a copied callback or estimator goes on writing to the same run."""
         return self
 
-    __copy__ = __deepcopy__
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Return the run itself, as for a shallow copy."""
+        return self
 
     # --- what could not be recorded --------------------------------------------------------------------------------
 
-    def _event(self, event: str, **fields: Any) -> None:
+    def _event(self, event: str, **fields: Any) -> bool:
+        """Write an event to the journal; return whether it is there."""
         try:
             if self._is_finished and event != "end":
                 raise RunFinished(f"run {self.name} is finished: {event} cannot be recorded; call reopen() first")
             self._log.write(event, **fields)
         except Exception as error:
-            self._lost_events += 1
             self._trouble(event, error)
+            return False
+        return True
 
     def _trouble(self, what: str, error: Exception) -> None:
         """Raise, or warn once a kind: the one place where `on_error` is applied."""
@@ -368,29 +400,31 @@ class MetricHandle:
     Each call records one value: `handle(value)` or `handle(value, step=n)`. Without a step, its own values are counted.
     """
 
-    __slots__ = ("_next_step", "_run", "name")
+    __slots__ = ("_last_step", "_run", "name")
 
     def __init__(self, run: Run, name: str) -> None:
         self.name = name
         self._run = run
-        self._next_step: int | None = None if run.is_resumed else 0
+        self._last_step: Any = None if run.is_resumed else -1
 
     def __call__(self, value: Any, *, step: int | None = None) -> None:
         """Record one value; see `Run.log`."""
         run = self._run
         try:
             if step is None:
-                step = self._next_step if self._next_step is not None else self._step_to_come()
+                step = self._step_to_come()
             run._log.points.log_one(self.name, value, step)
-            self._next_step = step + 1
+            self._last_step = step
         except Exception as error:  # see Run._trouble
             run._trouble("metrics", error)
 
     def _step_to_come(self) -> int:
-        from runstone.runinfo import RunInfo  # NumPy, only for reading
+        if self._last_step is None:
+            from runstone.runinfo import RunInfo  # NumPy, only for reading
 
-        standing = RunInfo(self._run.path).metrics.get(self.name)
-        return standing.last_step + 1 if standing is not None else 0
+            standing = RunInfo(self._run.path).metrics.get(self.name)
+            self._last_step = standing.last_step if standing is not None else -1
+        return int(self._last_step) + 1  # a NumPy integer would wrap around
 
 
 def start_run(
@@ -441,20 +475,27 @@ def start_run(
         OSError: the workspace cannot be written, with `on_error="raise"`; else the run records nothing and says so.
     """
     on_error = settings.on_error(on_error)
-    _check_names(project, name, group, run_id)
     if resume and run_id is None:
         raise InvalidValue("resume=True needs the run_id of the run to go on with")
+    if on_error == "raise":  # before anything is made; else they are warned of and left out
+        check_tags(tags or {})
+        if params is not None and not isinstance(params, Mapping):
+            raise InvalidValue(f"params must be given by name, got {shown(params)}")
+    if workspace is not None and not isinstance(workspace, str | os.PathLike | Workspace):
+        raise InvalidValue(f"workspace must be a path or a Workspace, got {shown(workspace)}")
+    _check_names(project, name, group, run_id, parent)
     launched = _claim_launched() if run_id is None else None
     if launched is not None:
         run_id, resume, project, name, group, workspace = launched, None, None, None, None, None
     facts = {
-        "project": project or settings.read("RUNSTONE_PROJECT") or "default",
+        "project": settings.read("RUNSTONE_PROJECT") or "default" if project is None else project,
         "name": name,
-        "group": group or settings.read("RUNSTONE_GROUP"),
-        "notes": notes,
+        "group": settings.read("RUNSTONE_GROUP") if group is None else group,
+        "notes": str(notes) if notes is not None else None,
         "parent": parent,
         "resumed": False,
     }
+    _check_names(facts["project"], None, facts["group"], run_id, None)  # the environment's words too
     try:
         if settings.is_disabled():
             return _silent_run(facts, on_error)
@@ -505,12 +546,13 @@ def _user_stack_level() -> int:
     return level
 
 
-def _check_names(project: str | None, name: str | None, group: str | None, run_id: str | None) -> None:
+def _check_names(project: object, name: object, group: object, run_id: object, parent: object) -> None:
     for given, what in ((project, "project"), (name, "run"), (group, "group")):
         if given is not None:
             check_name(given, what)
-    if run_id is not None:
-        check_run_id(run_id)
+    for given in (run_id, parent):
+        if given is not None:
+            check_run_id(given)
 
 
 def _open_run(
@@ -531,10 +573,9 @@ def _open_run(
 
 
 def _create_run(home: Workspace, run_id: str, facts: dict[str, Any], on_error: OnError) -> Run:
-    facts["name"] = facts["name"] or settings.read("RUNSTONE_NAME") or new_run_name()
-    folder = home.make_run_folder(facts["project"], run_id)
-    log = RunLog(folder, rank=settings.rank(), backend=settings.log_backend())
-    log.write("created", run_id=run_id, **_told(facts))
+    facts["name"] = facts["name"] or _name_to_claim() or new_run_name(run_id)
+    created = {"run_id": run_id, **_told(facts)}
+    log = home.open_new_run(created, rank=settings.rank(), backend=settings.log_backend())
     return Run(home, log, facts=facts, on_error=on_error)
 
 
@@ -545,17 +586,19 @@ def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _join_run(home: Workspace, folder: Path, facts: dict[str, Any], on_error: OnError) -> Run:
     from runstone.runlog.reader import read_journal
 
+    backend = settings.log_backend()
     journal = read_journal(folder)
-    attempt = attempt_to_join(journal)
-    log = RunLog(folder, attempt=attempt, rank=settings.rank(), backend=settings.log_backend())
     was_started = any(writer.role == "main" for writer in journal.writers)
     facts["resumed"] = was_started
     given_name, given_notes = facts["name"], facts["notes"]
+    created = None
     if journal.is_created:
         facts.update(project=journal.project, name=journal.name, group=journal.group)
-    else:  # its first writer died before it could say what the run is
-        facts["name"] = given_name or new_run_name()
-        log.write("created", run_id=folder.name, **_told(facts))
+    else:  # its first writer died before it could say what the run is, or is just about to
+        facts["name"] = given_name or _name_to_claim() or new_run_name(folder.name)
+        created = {"run_id": folder.name, **_told(facts)}
+    attempt = prepare_to_join(folder, journal)
+    log = RunLog(folder, attempt=attempt, rank=settings.rank(), backend=backend, created=created)
     run = Run(home, log, facts=facts, on_error=on_error)
     if given_name and given_name != run.name:
         run.set_name(given_name)
@@ -564,26 +607,64 @@ def _join_run(home: Workspace, folder: Path, facts: dict[str, Any], on_error: On
     return run
 
 
-def _join(workspace: str | None, run_id: str, on_error: OnError) -> Run:
-    """Open a pickled run in the process that unpickled it: the same object again where it came from."""
-    run = _unpickled.get(run_id)
-    if run is not None and not run.is_finished:
-        return run
+def _join(workspace: str | None, run_id: str, on_error: OnError, is_finished: bool) -> Run:
+    """Return a pickled run in the process that unpickled it: the same object again where it came from.
+
+    Elsewhere it is a writer of its own, which makes its files when it first records something: to load a file that
+    holds a run must not change that run.
+    """
     with _unpickling:
+        run = _here.get((workspace or "", run_id))
+        if run is not None and (is_finished or not run.is_finished):
+            return run
         before = current_run()
-        if workspace is None:
-            facts = {"project": "default", "name": None, "group": None, "resumed": False}
-            run = _silent_run(facts, on_error)
-        else:
-            run = start_run(workspace=workspace, run_id=run_id, on_error=on_error, environment=False)
+        try:
+            run = _rejoin(workspace, run_id, on_error)
+        except (OSError, RunstoneError) as error:
+            if on_error == "raise":
+                raise
+            warn(f"the run {run_id} cannot be recorded here: {type(error).__name__}: {error}")
+            run = _silent_run({"project": "default", "name": None, "group": None, "resumed": False}, on_error)
+        if is_finished:
+            run.finish()
         set_current(before)
-        _unpickled[run_id] = run
     return run
 
 
-# Runs that came here by pickle: one writer a process, however many copies arrive.
-_unpickled: dict[str, Run] = {}
-_unpickling = threading.Lock()
+def _rejoin(workspace: str | None, run_id: str, on_error: OnError) -> Run:
+    from runstone.runlog.reader import read_journal
+
+    facts = {"project": "default", "name": None, "group": None, "resumed": True}
+    if workspace is None or settings.is_disabled():
+        return _silent_run(facts, on_error)
+    home = Workspace(workspace)
+    folder = home.find_run_folder(run_id)
+    if folder is None:
+        raise RunNotFound(f"there is no run {run_id!r} in {home.path}")
+    journal = read_journal(folder)
+    facts.update(project=journal.project, name=journal.name, group=journal.group)
+    # While the process that it came from lives, that one tells how the run ends.
+    is_helper = any(writer.is_alive for writer in journal.writers if writer.role == "main")
+    log = RunLog(
+        folder,
+        role="child" if is_helper else "main",
+        attempt=attempt_to_join(journal),
+        rank=settings.rank(),
+        backend=settings.log_backend(),
+        is_lazy=True,
+    )
+    return Run(home, log, facts=facts, on_error=on_error)
+
+
+def _still_open(run: Run | None) -> Run | None:
+    while run is not None and run.is_finished:
+        run = run._before
+    return run
+
+
+# The runs of this process by workspace and id: one writer each, however many copies arrive by pickle.
+_here: weakref.WeakValueDictionary[tuple[str, str], Run] = weakref.WeakValueDictionary()
+_unpickling = threading.RLock()
 
 # The first run of a process that a sweep started belongs to the sweep; those after it are the user's own.
 _claimed: list[str] = []
@@ -595,6 +676,14 @@ def _claim_launched() -> str | None:
         return None
     _claimed.append(run_id)
     return run_id
+
+
+def _name_to_claim() -> str | None:
+    name = settings.read("RUNSTONE_NAME")
+    if name is None or f"name {name}" in _claimed:
+        return None
+    _claimed.append(f"name {name}")
+    return check_name(name, "run")
 
 
 def _silent_run(facts: dict[str, Any], on_error: OnError) -> Run:

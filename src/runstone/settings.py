@@ -10,6 +10,7 @@ An argument given in Python wins over the environment, the environment over the 
 | `RUNSTONE_GROUP` | group of runs that name none |
 | `RUNSTONE_RUN_ID` | id that the first run of this process takes; set by `sweep run` for each trial |
 | `RUNSTONE_TRIAL` | JSON object with the params of the trial; set by `sweep run` |
+| `RUNSTONE_SEED` | seed of the trial, for the script to use; set by `sweep run` |
 | `RUNSTONE_ON_ERROR` | `warn` (default) or `raise`: what happens when something cannot be recorded |
 | `RUNSTONE_LOG` | `mmap` or `append`: forces how the metric log is written; default by file system |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
@@ -33,6 +34,7 @@ VARIABLES = (
     "RUNSTONE_GROUP",
     "RUNSTONE_RUN_ID",
     "RUNSTONE_TRIAL",
+    "RUNSTONE_SEED",
     "RUNSTONE_ON_ERROR",
     "RUNSTONE_LOG",
     "RUNSTONE_DISABLED",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runstone import settings
 from runstone.errors import AlreadyExists, FormatError, InvalidValue, RunNotFound, WorkspaceNotFound
-from runstone.names import check_name, check_run_id, folder_name, new_run_id, new_run_name
+from runstone.names import check_name, check_run_id, folder_name, new_run_id, new_run_name, shown
 from runstone.params import to_json
 from runstone.runlog import format as fmt
-from runstone.runlog.writer import RunLog, request_stop
+from runstone.runlog.writer import RunLog, clear_stop, request_stop
 from runstone.status import Status
 
 if TYPE_CHECKING:
@@ -84,22 +87,14 @@ class Workspace:
 
     def run_folders(self) -> Iterator[Path]:
         """Yield the folder of every run, in no order."""
-        with contextlib.suppress(FileNotFoundError):
-            for project in os.scandir(self.path / "runs"):
-                if project.is_dir():
-                    for run in os.scandir(project.path):
-                        if run.is_dir():
-                            yield Path(run.path)
+        for project in _folders(self.path / "runs"):
+            yield from _folders(project)
 
     def find_run_folder(self, run_id: str) -> Path | None:
         """Return the folder of the run with this very id, or `None`."""
         check_run_id(run_id)
-        with contextlib.suppress(FileNotFoundError):
-            for project in os.scandir(self.path / "runs"):
-                candidate = Path(project.path, run_id)
-                if candidate.is_dir():
-                    return candidate
-        return None
+        candidates = (project / run_id for project in _folders(self.path / "runs"))
+        return next((candidate for candidate in candidates if candidate.is_dir()), None)
 
     def follow(self, run_id: str) -> MetricTail:
         """Return a follower of a run's metrics: each `poll()` returns the points that came since the last.
@@ -138,22 +133,21 @@ class Workspace:
             AlreadyExists: a run has this id.
         """
         run_id = check_run_id(run_id) if run_id is not None else new_run_id()
-        folder = self.make_run_folder(check_name(project, "project"), run_id)
-        log = RunLog(folder, role="launcher")
+        created = {
+            "run_id": run_id,
+            "project": check_name(project, "project"),
+            "name": check_name(name, "run") if name is not None else new_run_name(),
+            "group": check_name(group, "group") if group is not None else None,
+            "notes": str(notes) if notes is not None else None,
+            "parent": None,
+        }
+        checked_tags = check_tags(tags or {})
+        log = self.open_new_run(created, role="launcher")
         launched = LaunchedRun(self, log)
-        log.write(
-            "created",
-            run_id=run_id,
-            project=project,
-            name=check_name(name, "run") if name is not None else new_run_name(),
-            group=check_name(group, "group") if group is not None else None,
-            notes=notes,
-            parent=None,
-        )
         if params:
             launched.log_params(params)
-        if tags:
-            launched.set_tags(tags)
+        if checked_tags:
+            launched.set_tags(checked_tags)
         return launched
 
     def launched_run(self, run_id: str) -> LaunchedRun:
@@ -165,7 +159,29 @@ class Workspace:
         from runstone.runlog.reader import read_journal
 
         folder = self._run_folder(run_id)
-        return LaunchedRun(self, RunLog(folder, role="launcher", attempt=attempt_to_join(read_journal(folder))))
+        journal = read_journal(folder)
+        if not any(writer.is_alive for writer in journal.writers if writer.role == "main"):
+            clear_stop(folder)  # what ended the process before must not end the one that is launched now
+        return LaunchedRun(self, RunLog(folder, role="launcher", attempt=attempt_to_join(journal)))
+
+    def open_new_run(self, created: Mapping[str, Any], **options: Any) -> RunLog:
+        """Make a run and return its log; nothing is left where that fails.
+
+        Args:
+            created: Fields of its `created` event, checked.
+            **options: Of `RunLog`.
+
+        Raises:
+            AlreadyExists: a run has this id.
+            OSError: it cannot be made.
+        """
+        folder = self.make_run_folder(created["project"], created["run_id"])
+        try:
+            return RunLog(folder, created=created, **options)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise
 
     def make_run_folder(self, project: str, run_id: str) -> Path:
         """Make the folder of a new run.
@@ -214,11 +230,15 @@ class Workspace:
         Raises:
             RunNotFound: no run has this id.
         """
-        checked = {check_name(key, "tag"): str(value) for key, value in tags.items()}
-        self._edit(run_id, "tags", set=checked, remove=list(remove))
+        self._edit(run_id, "tags", set=check_tags(tags), remove=list(remove))
 
     def _edit(self, run_id: str, event: str, **fields: Any) -> None:
-        log = RunLog(self._run_folder(run_id), role="edit")
+        from runstone.runlog.reader import read_events
+
+        folder = self._run_folder(run_id)
+        # Events are ordered by time: an edit comes after what it edits, also where that was written by another clock.
+        latest = max((event["at"] for _writer, event in read_events(folder)), default=0.0)
+        log = RunLog(folder, role="edit", clock=lambda: max(time.time(), math.nextafter(latest, math.inf)))
         try:
             log.write(event, **fields)
         finally:
@@ -254,17 +274,24 @@ class LaunchedRun:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        self._log.write("tags", set={check_name(key, "tag"): str(value) for key, value in tags.items()}, remove=[])
+        self._log.write("tags", set=check_tags(tags), remove=[])
 
     def request_stop(self, reason: StopReason = "stop") -> None:
         """Ask the run to stop: its `should_stop` turns true at once."""
         request_stop(self.path, _word(reason))
 
     def end(self, status: Status | str, *, failure: Failure | None = None) -> None:
-        """Say how the run ended, for a process that could not say it, and close."""
+        """Say how the run ended, for a process that could not say it, and close.
+
+        Raises:
+            InvalidValue: `status` is no way to end.
+        """
+        word = str(end_status(status))
         told = {"type": failure.type, "message": failure.message, "traceback": failure.traceback} if failure else None
-        self._log.write("end", status=str(Status(status)), failure=told, dropped=0)
-        self.close()
+        try:
+            self._log.write("end", status=word, failure=told, dropped=0)
+        finally:
+            self._log.close(word)
 
     def close(self) -> None:
         """Let go of the run. Without `end`, the run's own process decides how it ended."""
@@ -278,10 +305,8 @@ def open_workspace(path: Path | str | None = None) -> Workspace:
         WorkspaceNotFound: there is none.
         FormatError: a newer version of Runstone made it.
     """
-    if isinstance(path, str) and "://" in path:
-        raise InvalidValue(f"a workspace on a server ({path!r}) cannot be opened by this version; name a folder")
     if path is not None:
-        return Workspace(path)
+        return Workspace(_local(path))
     given = settings.workspace_path()
     if given is not None:
         return Workspace(given)
@@ -303,7 +328,7 @@ def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
     """
     if isinstance(path, Workspace):
         return path
-    folder = Path(path).expanduser() if path is not None else settings.workspace_path() or _nearest(Path.cwd())
+    folder = _local(path).expanduser() if path is not None else settings.workspace_path() or _nearest(Path.cwd())
     if folder is None:
         folder = Path.cwd() / settings.WORKSPACE_FOLDER
     folder = folder.absolute()
@@ -314,6 +339,20 @@ def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
     return Workspace(folder)
 
 
+def _local(path: Path | str) -> Path:
+    if isinstance(path, str) and "://" in path:
+        raise InvalidValue(f"a workspace on a server ({path!r}) cannot be opened by this version; name a folder")
+    return Path(path)
+
+
+def prepare_to_join(folder: Path, journal: JournalState) -> int:
+    """Return the attempt of a writer who comes now; a new one begins without its predecessor's stop word."""
+    attempt = attempt_to_join(journal)
+    if all(writer.attempt != attempt for writer in journal.writers if writer.role in ("main", "launcher")):
+        clear_stop(folder)
+    return attempt
+
+
 def attempt_to_join(journal: JournalState) -> int:
     """Return the attempt of a writer who comes now: one that lives or was only launched, else the next."""
     attempts = [writer.attempt for writer in journal.writers if writer.role in ("main", "launcher")]
@@ -322,6 +361,29 @@ def attempt_to_join(journal: JournalState) -> int:
     highest = max(attempts)
     main = [writer for writer in journal.writers if writer.attempt == highest and writer.role == "main"]
     return highest if not main or any(writer.is_alive for writer in main) else highest + 1
+
+
+def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags as they are kept: names that are legal, values as text.
+
+    Raises:
+        InvalidName: a name cannot be kept.
+        InvalidValue: they are not given by name.
+    """
+    if not isinstance(tags, Mapping):
+        raise InvalidValue(f"tags must be given by name, got {shown(tags)}")
+    return {check_name(key, "tag"): str(value) for key, value in tags.items()}
+
+
+def end_status(status: Status | str) -> Status:
+    """Return the status if a run can end so by its own word.
+
+    Raises:
+        InvalidValue: it cannot: only a reader finds that a run runs or crashed, and other words are none.
+    """
+    if status in (Status.FINISHED, Status.FAILED, Status.STOPPED, Status.PRUNED):
+        return Status(status)
+    raise InvalidValue(f"{status!r:.80} is no way to end; use finished, failed, stopped or pruned")
 
 
 def _word(reason: str) -> int:
@@ -340,25 +402,34 @@ def _nearest(start: Path) -> Path | None:
 
 def _check_format(folder: Path) -> None:
     try:
-        text = (folder / "FORMAT").read_text().strip()
+        text = (folder / "FORMAT").read_bytes()[:80].decode("utf-8", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         hint = "the first run in it makes one" if folder.is_dir() else "there is no such folder"
         raise WorkspaceNotFound(f"{folder} is not a workspace: {hint}") from None
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", text):
         raise FormatError(f"{folder / 'FORMAT'} holds {text[:40]!r}, not a number: this is no workspace of Runstone")
     if int(text) > fmt.FORMAT:
         raise FormatError(f"{folder} has format {text}, this version knows {fmt.FORMAT}; upgrade runstone")
 
 
+def _folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders inside one; none where it is gone, or no folder."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield Path(entry.path)
+
+
 def _write_new(path: Path, text: str) -> None:
     """Make a file with its whole content at once, unless it is there: two processes may make the same workspace."""
     partial = path.with_name(f"{path.name}.{os.urandom(16).hex()}.partial")
-    partial.write_text(text)
     try:
-        os.link(partial, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        partial.replace(path)
-        return
-    partial.unlink()
+        partial.write_text(text)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

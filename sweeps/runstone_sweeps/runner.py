@@ -250,9 +250,7 @@ class Coordinator:
 
     def _launch_run(self, trial: TrialRecord) -> LaunchedRun:
         if self._workspace.find_run_folder(trial.run_id) is not None:
-            run = self._workspace.launched_run(trial.run_id)
-            _clear_stop_word(run.path)
-            return run
+            return self._workspace.launched_run(trial.run_id)
         return self._workspace.create_run(
             project=self._project,
             name=f"{self._record.name}-{trial.number}",
@@ -445,9 +443,3 @@ def _number(value: float) -> float | str:
 
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _clear_stop_word(path: Path) -> None:
-    """Take back what ended the attempt before, or the next one would stop at once."""
-    with contextlib.suppress(FileNotFoundError), (path / "control").open("r+b") as control:
-        control.write(b"\0")

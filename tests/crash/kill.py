@@ -1,7 +1,8 @@
 """Kills a training process with SIGKILL at random moments and counts what its run lost. Prints one JSON object.
 
 The process logs values that are a function of thread and step, and counts in shared memory each call of `log` that has
-returned: those are acknowledged. After the kill every acknowledged point must be there, and no other value than the right one.
+returned: those are acknowledged. After the kill every acknowledged point must be there, and no other value than the
+right one.
 
 `--mutation` breaks the writer on purpose, to show that this check can fail.
 """
@@ -28,7 +29,6 @@ import numpy as np
 import runstone
 from runstone.runlog import points
 from runstone.runlog.series import MetricLog, MetricTail
-
 
 
 def expected(thread: int, step: np.ndarray | int) -> Any:

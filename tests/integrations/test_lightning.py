@@ -504,7 +504,7 @@ def test_C5_what_cannot_be_recorded_is_warned_of_once_and_training_goes_on(train
         @_log_hyperparams.setter
         def _log_hyperparams(self, value: bool) -> None: ...
 
-    callback = TrackingCallback(workspace=tmp_path / "ws")
+    callback = TrackingCallback(workspace=tmp_path / "ws", on_error="warn")
     with pytest.warns(runstone.TrackingWarning, match="on_fit_start could not be recorded: ArithmeticError: odd"):
         trainer(callback).fit(Odd())
     assert _info(callback).status == Status.FINISHED

@@ -96,16 +96,20 @@ def pack_key(key: int, kind: int, name: str) -> bytes:
 
 
 def unpack_keys(data: bytes) -> dict[int, tuple[str, int]]:
-    """Return `{id: (name, type)}`. A torn tail ends the reading: the writer of a torn key never used its id."""
+    """Return `{id: (name, type)}`. A torn tail ends the reading: the writer of a torn key never used its id.
+
+    A damaged record before the end is passed over, and costs its own name only.
+    """
     keys: dict[int, tuple[str, int]] = {}
     offset = 0
     while offset + _FRAME.size <= len(data):
         length, crc = _FRAME.unpack_from(data, offset)
         payload = data[offset + _FRAME.size : offset + _FRAME.size + length]
-        if len(payload) < length or length < _KEY.size or zlib.crc32(payload) != crc:
+        if len(payload) < length or length < _KEY.size:
             break
-        key, kind = _KEY.unpack_from(payload)
-        keys[key] = (payload[_KEY.size :].decode("utf-8", "replace"), kind)
+        if zlib.crc32(payload) == crc:
+            key, kind = _KEY.unpack_from(payload)
+            keys[key] = (payload[_KEY.size :].decode("utf-8", "replace"), kind)
         offset += _FRAME.size + length
     return keys
 
@@ -117,7 +121,11 @@ STATUS_BEAT = struct.Struct("<dd")
 STATUS_BEAT_OFFSET = 16
 STATUS_END = struct.Struct("<I4xQ")
 STATUS_END_OFFSET = 32
+STATUS_WORD = struct.Struct("<I")
+STATUS_WORD_OFFSET = 48
 STATE_OPEN, STATE_ENDED = 1, 2
+# How the run ended, where the journal could not take it: a full disk has no room for another line.
+END_WORDS = ("", "finished", "failed", "stopped", "pruned")
 CONTROL_BYTES = 4096
 WORD_GO, WORD_STOP, WORD_PRUNE = 0, 1, 2
 HEARTBEAT_LIMIT_S = 60.0
@@ -141,10 +149,10 @@ def decode_events(data: bytes) -> list[dict[str, Any]]:
     for line in data.split(b"\n")[:-1]:
         try:
             event = json.loads(line)
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                events.append(_unescape(event) if b'"$' in line else event)
         except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            events.append(_unescape(event) if b'"$' in line else event)
     return events
 
 

@@ -18,9 +18,11 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from runstone.runlog import format as fmt
 
+_CLOCKS_DIFFER_S = 86_400.0
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
 
@@ -49,10 +51,11 @@ class StatusFile:
         os.pwrite(self._fd, fmt.STATUS_BEAT.pack(time.time(), time.monotonic()), fmt.STATUS_BEAT_OFFSET)
         os.pwrite(self._fd, fmt.STATUS_END.pack(fmt.STATE_OPEN, dropped), fmt.STATUS_END_OFFSET)
 
-    def end(self, dropped: int) -> None:
-        """Say that the writer ended, and let go of the lock."""
+    def end(self, dropped: int, word: str = "") -> None:
+        """Say that the writer ended, how its run did (one of `END_WORDS`), and let go of the lock."""
         with contextlib.suppress(OSError):
             self.beat(dropped)
+            os.pwrite(self._fd, fmt.STATUS_WORD.pack(fmt.END_WORDS.index(word)), fmt.STATUS_WORD_OFFSET)
             os.pwrite(self._fd, fmt.STATUS_END.pack(fmt.STATE_ENDED, dropped), fmt.STATUS_END_OFFSET)
         os.close(self._fd)
 
@@ -94,28 +97,45 @@ def is_alive(status_path: Path, writer_boot_id: str, now: float | None = None) -
     except OSError:
         return False
     try:
-        head = os.pread(fd, fmt.STATUS_HEAD.size, 0)
-        beat = 0.0
-        if len(head) == fmt.STATUS_HEAD.size:
-            _magic, _format, beat, _mono, state, _dropped = fmt.STATUS_HEAD.unpack(head)
-            if state == fmt.STATE_ENDED:
-                return False
+        head = _unpack(os.pread(fd, fmt.STATUS_HEAD.size, 0))
+        if head is not None and head.state == fmt.STATE_ENDED:
+            return False
         if writer_boot_id and writer_boot_id == boot_id():
             with contextlib.suppress(OSError):
                 return _is_locked(fd)
-        return (now if now is not None else time.time()) - beat < fmt.HEARTBEAT_LIMIT_S
+        if head is None:
+            return False
+        # clocks of two hosts differ; one that is a day ahead is wrong, and says nothing
+        return -_CLOCKS_DIFFER_S < (now if now is not None else time.time()) - head.beat < fmt.HEARTBEAT_LIMIT_S
     finally:
         os.close(fd)
 
 
-def last_beat(status_path: Path) -> tuple[float | None, int]:
-    """Return the last heartbeat (seconds since the epoch) and the count of dropped points of a status file."""
+class StatusHead(NamedTuple):
+    """What a status file says."""
+
+    beat: float
+    state: int
+    dropped: int
+    word: str
+
+
+def read_status(status_path: Path) -> StatusHead | None:
+    """Return what a status file says, `None` where it is not there or damaged."""
     try:
         with status_path.open("rb") as file:
-            head = file.read(fmt.STATUS_HEAD.size)
+            return _unpack(file.read(fmt.STATUS_WORD_OFFSET + fmt.STATUS_WORD.size))
     except OSError:
-        return None, 0
-    if len(head) < fmt.STATUS_HEAD.size:
-        return None, 0
-    _magic, _format, beat, _mono, _state, dropped = fmt.STATUS_HEAD.unpack(head)
-    return beat, dropped
+        return None
+
+
+def _unpack(data: bytes) -> StatusHead | None:
+    if len(data) < fmt.STATUS_HEAD.size:
+        return None
+    magic, _format, beat, _mono, state, dropped = fmt.STATUS_HEAD.unpack_from(data)
+    if magic != fmt.STATUS_MAGIC:
+        return None
+    word = 0
+    if len(data) >= fmt.STATUS_WORD_OFFSET + fmt.STATUS_WORD.size:
+        (word,) = fmt.STATUS_WORD.unpack_from(data, fmt.STATUS_WORD_OFFSET)
+    return StatusHead(beat, state, dropped, fmt.END_WORDS[word] if word < len(fmt.END_WORDS) else "")

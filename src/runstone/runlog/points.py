@@ -11,26 +11,32 @@ name, a full segment) takes one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import mmap
+import operator
 import os
 import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from runstone.errors import InvalidName, InvalidValue, RunFinished
-from runstone.names import check_name
+from runstone.errors import InvalidValue, RunFinished
+from runstone.names import check_name, shown
 from runstone.runlog import format as fmt
 from runstone.runlog.filesystem import Backend, reserve
 
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14, not in the mmap module of Python 3.11
 _RETRY_S = 1.0
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAX_DEPTH = 32
 _INT64 = range(-(2**63), 2**63)
 _PACK_FLOAT = fmt.FLOAT_SLOT.pack_into
 _PACK_INT = fmt.INT_SLOT.pack_into
+_FLOAT_BYTES = fmt.FLOAT_SLOT.pack
+_INT_BYTES = fmt.INT_SLOT.pack
 
 
 class Points(Protocol):
@@ -84,7 +90,8 @@ class KeyTable:
                 return known
             if self._fd is None:
                 self._before_first()
-                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+                # not exclusive: a signal handler that logs may stand between this line and the one before
+                flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
                 self._fd = os.open(self._file, flags, 0o644, dir_fd=self._directory)
             key = next(self._next)
             write_whole(self._fd, fmt.pack_key(key, kind, name))
@@ -93,8 +100,9 @@ class KeyTable:
 
     def sync(self) -> None:
         """Bring the names to the disk."""
-        if self._fd is not None:
-            os.fdatasync(self._fd)
+        fd = self._fd
+        if fd is not None:
+            os.fdatasync(fd)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -115,7 +123,7 @@ def write_whole(fd: int, data: bytes) -> None:
         return
     with contextlib.suppress(OSError):
         os.ftruncate(fd, os.fstat(fd).st_size - written)
-    raise OSError(28, "No space left on device")
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def to_scalar(name: object, value: Any) -> float | int | bool:
@@ -130,7 +138,7 @@ def to_scalar(name: object, value: Any) -> float | int | bool:
     if item is not None:
         try:
             inner = item()
-        except (TypeError, ValueError, RuntimeError):
+        except Exception:  # foreign code may raise anything
             shape = tuple(getattr(value, "shape", ()))
             raise InvalidValue(
                 f"metric {name!r:.80} must be one number, got {type(value).__name__} of shape {shape}; "
@@ -140,22 +148,28 @@ def to_scalar(name: object, value: Any) -> float | int | bool:
             return inner
         value = inner
     if not isinstance(value, str | bytes | complex):
-        with contextlib.suppress(TypeError, ValueError, AttributeError):
+        with contextlib.suppress(Exception):  # likewise
             return float(value)
-    raise InvalidValue(
-        f"metric {name!r:.80} must be a number, got {type(value).__name__} {value!r:.80}"
-        + ("; text belongs in params or tags" if isinstance(value, str | bytes) else "")
-    )
+    hint = ""
+    if isinstance(value, str | bytes):
+        hint = "; text belongs in params or tags"
+    elif isinstance(value, Mapping):
+        hint = f"; mappings are opened at most {_MAX_DEPTH} deep, and not inside themselves"
+    raise InvalidValue(f"metric {name!r:.80} must be a number, got {shown(value)}{hint}")
 
 
-def flatten_metrics(metrics: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Yield `(name, value)` of nested metrics: `{"train": {"loss": 1.0}}` is `train/loss`."""
-    if depth > 32:
-        raise InvalidValue(f"metrics are nested more than 32 deep at {prefix[:80]!r}")
+def flatten_metrics(
+    metrics: Mapping[Any, Any], prefix: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[Any, Any]]:
+    """Yield `(name, value)` of nested metrics: `{"train": {"loss": 1.0}}` is `train/loss`.
+
+    A mapping that is too deep, or that holds itself, is yielded as a value, for `to_scalar` to refuse.
+    """
+    above = (*above, id(metrics))
     for key, value in metrics.items():
         name = f"{prefix}{key}" if prefix else key
-        if isinstance(value, Mapping):
-            yield from flatten_metrics(value, f"{name}/", depth + 1)
+        if isinstance(value, Mapping) and len(above) <= _MAX_DEPTH and id(value) not in above:
+            yield from flatten_metrics(value, f"{name}/", above)
         else:
             yield name, value
 
@@ -192,10 +206,12 @@ class MappedPoints:
         self._float_ids, self._int_ids, self._bool_ids = self._keys.ids
         self._lock = threading.RLock()
         self._seq = itertools.count()
+        self._made = 0
         self._spare: _Segment | None = None
         self._retired: list[_Segment] = []
         self._retry_at = 0.0
         self._is_closed = False
+        self._is_deleted = False
         # (memory, next slot, end, salt) of the segment in use; the first one is full, so that the first point opens one
         self._current: tuple[Any, Callable[[], int], int, int] = (None, itertools.repeat(0).__next__, 0, 0)
         self._segment: _Segment | None = None
@@ -204,7 +220,7 @@ class MappedPoints:
         """Keep one value of each metric at `step`.
 
         Raises:
-            InvalidName, InvalidValue: a name or a value cannot be kept; the metrics after it are kept.
+            InvalidName, InvalidValue: a name or a value cannot be kept; the others are.
             OSError: the disk refuses; what is missing is counted in `dropped`.
         """
         wall = self._clock()
@@ -228,14 +244,12 @@ class MappedPoints:
                     offset = next_slot()
                 _PACK_FLOAT(memory, offset, step, wall, value, ids[name], salt)
                 done += 1
-        except OSError:
-            self._count_dropped(len(metrics) - done)
-            raise
-        except (InvalidName, InvalidValue):
-            self._log_rest(metrics, done + 1, step)
-            raise
         except struct.error:
             raise step_error(step) from None
+        except Exception:  # foreign code in a value may raise anything; the first mistake is the one that is told
+            with contextlib.suppress(Exception):
+                self._log_each(itertools.islice(metrics.items(), done + 1, None), step, wall, self._log_slowly)
+            raise
 
     def log_one(self, name: str, value: Any, step: int) -> None:
         """Keep one value; raises as `log` does."""
@@ -251,9 +265,6 @@ class MappedPoints:
                         memory, next_slot, end, salt = current
                         offset = next_slot()
                     _PACK_FLOAT(memory, offset, step, self._clock(), value, key, salt)
-                except OSError:
-                    self._count_dropped(1)
-                    raise
                 except struct.error:
                     raise step_error(step) from None
                 return
@@ -261,16 +272,38 @@ class MappedPoints:
 
     def _log_slowly(self, name: Any, value: Any, step: int, wall: float) -> None:
         if isinstance(value, Mapping):
-            # one flat call, so that a failure counts each of its points
-            flat = dict(flatten_metrics({name: value}))
-            if flat:
-                self._log_flat(flat, step, wall)
-            return
-        number = to_scalar(name, value)
-        kind, number = kind_of(number)
+            self._log_each(flatten_metrics({name: value}), step, wall, self._log_scalar)
+        else:
+            self._log_scalar(name, value, step, wall)
+
+    def _log_each(
+        self,
+        items: Iterable[tuple[Any, Any]],
+        step: int,
+        wall: float,
+        log_item: Callable[[Any, Any, int, float], None],
+    ) -> None:
+        """Keep what can be kept of several metrics, then raise the first mistake: it must not cost the others."""
+        first: Exception | None = None
+        for name, value in items:
+            try:
+                log_item(name, value, step, wall)
+            except struct.error:
+                raise
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _log_scalar(self, name: Any, value: Any, step: int, wall: float) -> None:
+        kind, number = kind_of(to_scalar(name, value))
         key = self._keys.ids[kind].get(name)
         if key is None:
-            key = self._keys.add(name, kind)
+            try:
+                key = self._keys.add(name, kind)
+            except OSError:
+                self._count_dropped(1)
+                raise
         current = self._current
         offset = current[1]()
         while offset >= current[2]:
@@ -279,53 +312,63 @@ class MappedPoints:
         pack = _PACK_FLOAT if kind == fmt.TYPE_FLOAT else _PACK_INT
         pack(current[0], offset, step, wall, number, key, current[3])
 
-    def _log_flat(self, flat: Mapping[Any, Any], step: int, wall: float) -> None:
-        done = 0
-        try:
-            for name, value in flat.items():
-                self._log_slowly(name, value, step, wall)
-                done += 1
-        except OSError:
-            self._count_dropped(len(flat) - done - 1)  # the caller counts one
-            raise
-
-    def _log_rest(self, metrics: Mapping[str, Any], start: int, step: int) -> None:
-        """Keep the metrics after one that could not be kept: one bad value must not cost the others."""
-        rest = dict(itertools.islice(metrics.items(), start, None))
-        if rest:
-            with contextlib.suppress(InvalidName, InvalidValue):  # the first mistake is the one that is told
-                self.log(rest, step)
-
     def _count_dropped(self, count: int) -> None:
         with self._lock:
             self.dropped += count
 
     def _roll(self, full: tuple[Any, Callable[[], int], int, int]) -> tuple[Any, Callable[[], int], int, int]:
-        """Go to the next segment; the first thread past the end switches, the others read again."""
+        """Go to the next segment; the first thread past the end switches, the others read again.
+
+        Raises:
+            OSError: there is none; the one point that the caller holds is counted as dropped.
+        """
         with self._lock:
             if self._current is not full:
                 return self._current
-            if self._is_closed:
-                raise OSError(9, "the metric log is closed")
-            segment = self._spare
+            # A signal handler that logs may stand at every call below, so each change is one step without a call.
+            segment, self._spare = self._spare, None
             if segment is None:
-                if time.monotonic() < self._retry_at:
-                    raise OSError(28, "No space left on device")
-                try:
-                    segment = self._open_segment()
-                except OSError:
-                    self._retry_at = time.monotonic() + _RETRY_S
-                    raise
-            if self._segment is not None:
-                self._retired.append(self._segment)
-            self._segment, self._spare = segment, None
+                segment = self._next_segment()
+            if self._current is not full:  # such a handler was here
+                self._retired.append(segment)
+                return self._current
+            before, self._segment = self._segment, segment
             self._current = (segment.memory, segment.next_slot, segment.end, segment.salt)
+            if before is not None:
+                self._retired.append(before)
             self._wake()
             return self._current
 
+    def _next_segment(self) -> _Segment:
+        try:
+            if self._is_deleted:
+                raise OSError(errno.ENOENT, "the files of the run were deleted")
+            if self._is_closed:
+                raise OSError(errno.EBADF, "the metric log is closed")
+            if time.monotonic() < self._retry_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            try:
+                return self._open_segment()
+            except OSError:
+                self._retry_at = time.monotonic() + _RETRY_S
+                raise
+        except OSError:
+            self.dropped += 1
+            raise
+
     def _open_segment(self) -> _Segment:
+        """Make the next segment file, smaller than its turn where the disk is nearly full."""
+        slots = fmt.slots_of_segment(self._made)
+        while True:
+            try:
+                return self._make_segment(slots)
+            except OSError as error:
+                if error.errno not in _NO_SPACE or slots <= fmt.FIRST_SLOTS:
+                    raise
+                slots //= 2
+
+    def _make_segment(self, slots: int) -> _Segment:
         seq = next(self._seq)
-        slots = fmt.slots_of_segment(seq)
         size = fmt.HEADER_BYTES + slots * fmt.SLOT_BYTES
         salt = int.from_bytes(os.urandom(4)) or 1
         name = f"{self._writer.hex()}-{seq:08d}.wal"
@@ -340,6 +383,7 @@ class MappedPoints:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self._directory)
             raise
+        self._made += 1
         if sys.platform == "linux":
             # page faults are paid here, off the training thread; in pieces, since each holds the GIL
             with contextlib.suppress(OSError, ValueError):
@@ -356,7 +400,7 @@ class MappedPoints:
                 os.fdatasync(segment.fd)
             os.close(segment.fd)  # its map goes with the last reference: a thread may still be in its last store
         with self._lock:
-            if self._spare is None and self._segment is not None and not self._is_closed:
+            if self._spare is None and self._segment is not None and not self._is_closed and not self._is_deleted:
                 with contextlib.suppress(OSError):  # a full disk shows itself to the log call that needs the segment
                     self._spare = self._open_segment()
 
@@ -366,8 +410,19 @@ class MappedPoints:
             segment = self._segment
         self._keys.sync()
         if segment is not None:
-            with contextlib.suppress(ValueError):
-                os.fdatasync(segment.fd)
+            os.fdatasync(segment.fd)
+            if os.fstat(segment.fd).st_nlink == 0:
+                self._leave(segment)
+
+    def _leave(self, segment: _Segment) -> None:
+        """Give up where files were deleted under us: nobody will read them, so their points are lost."""
+        with self._lock:
+            self._is_deleted = True
+            if self._segment is segment:
+                self.dropped += (min(segment.next_slot(), segment.end) - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
+                self._retired += [s for s in (segment, self._spare) if s is not None]
+                self._segment, self._spare = None, None
+                self._current = (None, itertools.repeat(0).__next__, 0, 0)
 
     def close(self) -> None:
         """Let go of the files. What was logged is in the page cache; the disk has it soon after."""
@@ -408,44 +463,50 @@ class AppendedPoints:
         self._writer = writer
         self._clock = clock
         self._keys = KeyTable(directory, writer.hex(), before_first)
+        self._float_ids = self._keys.ids[fmt.TYPE_FLOAT]
         self._lock = threading.RLock()
         self._seq = itertools.count()
         self._fd: int | None = None
+        self._retired: list[int] = []
         self._salt = 0
         self._left = 0
         self._retry_at = 0.0
         self._is_closed = False
+        self._is_deleted = False
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Keep one value of each metric at `step`; raises as `MappedPoints.log` does."""
         wall = self._clock()
-        flat = list(flatten_metrics(metrics))
-        trouble: InvalidName | InvalidValue | None = None
-        try:
-            with self._lock:
-                salt = self._open(len(flat))
-                slots = []
-                for name, value in flat:
-                    try:
-                        kind, number = kind_of(to_scalar(name, value))
-                        key = self._keys.ids[kind].get(name)
-                        if key is None:
-                            key = self._keys.add(name, kind)
-                    except (InvalidName, InvalidValue) as error:
-                        trouble = trouble or error
-                        continue
-                    slot = fmt.FLOAT_SLOT if kind == fmt.TYPE_FLOAT else fmt.INT_SLOT
-                    slots.append(slot.pack(step, wall, number, key, salt))
-                if slots:
-                    write_whole(self._fd or 0, b"".join(slots))
-                    self._left -= len(slots)
-        except OSError:
-            self._count_dropped(len(flat))
-            raise
-        except struct.error:
-            raise step_error(step) from None
-        if trouble is not None:
-            raise trouble
+        ids = self._float_ids
+        first: Exception | None = None
+        points: list[tuple[Callable[..., bytes], float, int]] = []
+        for name, value in metrics.items():
+            if value.__class__ is float and name in ids:
+                points.append((_FLOAT_BYTES, value, ids[name]))
+                continue
+            for inner, item in flatten_metrics({name: value}) if isinstance(value, Mapping) else ((name, value),):
+                try:
+                    kind, number = kind_of(to_scalar(inner, item))
+                    key = self._keys.ids[kind].get(inner) or self._keys.add(inner, kind)
+                except Exception as error:  # see MappedPoints.log
+                    if isinstance(error, OSError):
+                        self._count_dropped(1)
+                    first = first or error
+                else:
+                    points.append((_FLOAT_BYTES if kind == fmt.TYPE_FLOAT else _INT_BYTES, number, key))
+        if points:
+            try:
+                with self._lock:
+                    # A signal handler that logs may go to the next file meanwhile; this one stays open until `tend`.
+                    fd, salt = self._open(len(points))
+                    write_whole(fd, b"".join([pack(step, wall, value, key, salt) for pack, value, key in points]))
+            except OSError:
+                self._count_dropped(len(points))
+                raise
+            except struct.error:
+                raise step_error(step) from None
+        if first is not None:
+            raise first
 
     def log_one(self, name: str, value: Any, step: int) -> None:
         """Keep one value; raises as `log` does."""
@@ -455,21 +516,28 @@ class AppendedPoints:
         with self._lock:
             self.dropped += count
 
-    def _open(self, count: int) -> int:
+    def _open(self, count: int) -> tuple[int, int]:
+        """Return descriptor and salt of a file with room for so many slots, which are the caller's from now on."""
+        if self._is_deleted:
+            raise OSError(errno.ENOENT, "the files of the run were deleted")
         if self._is_closed:
-            raise OSError(9, "the metric log is closed")
-        if self._fd is not None and self._left >= count:
-            return self._salt
+            raise OSError(errno.EBADF, "the metric log is closed")
+        while self._fd is None or self._left < count:  # again where a signal handler took what was just made
+            self._next_file(count)
+        self._left -= count
+        return self._fd or 0, self._salt
+
+    def _next_file(self, count: int) -> None:
         if time.monotonic() < self._retry_at:
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        seq = next(self._seq)
+        salt = int.from_bytes(os.urandom(4)) or 1
+        name = f"{self._writer.hex()}-{seq:08d}.wal"
+        slots = max(fmt.MOST_SLOTS, count)
+        header = fmt.SegmentHeader(slots, salt, self._writer, seq, os.getpid(), time.time(), time.monotonic())
         try:
-            seq = next(self._seq)
-            salt = int.from_bytes(os.urandom(4)) or 1
-            name = f"{self._writer.hex()}-{seq:08d}.wal"
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             fd = os.open(name, flags, 0o644, dir_fd=self._directory)
-            slots = max(fmt.MOST_SLOTS, count)
-            header = fmt.SegmentHeader(slots, salt, self._writer, seq, os.getpid(), time.time(), time.monotonic())
             try:
                 write_whole(fd, fmt.pack_header(header).ljust(fmt.HEADER_BYTES, b"\0"))
             except BaseException:
@@ -480,15 +548,19 @@ class AppendedPoints:
         except OSError:
             self._retry_at = time.monotonic() + _RETRY_S
             raise
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.fdatasync(self._fd)
-            os.close(self._fd)
+        before = self._fd
         self._fd, self._salt, self._left = fd, salt, slots
-        return salt
+        if before is not None:
+            self._retired.append(before)
 
     def tend(self) -> None:
-        """Nothing to prepare: appending needs no segment ahead."""
+        """Let go of the files that are full, once they are on the disk. Appending needs no segment ahead."""
+        with self._lock:
+            retired, self._retired = self._retired, []
+        for fd in retired:
+            with contextlib.suppress(OSError):
+                os.fdatasync(fd)
+            os.close(fd)
 
     def sync(self) -> None:
         """Bring what was logged to the disk."""
@@ -498,23 +570,34 @@ class AppendedPoints:
         if fd is not None:
             try:
                 os.fdatasync(fd)  # outside the lock: a log call must not wait for the disk
+                stat = os.fstat(fd)
             finally:
                 os.close(fd)
+            if stat.st_nlink == 0:
+                self._leave(stat.st_size)
+
+    def _leave(self, size_bytes: int) -> None:
+        """Give up where a file was deleted under us: nobody will read it, so its points are lost."""
+        with self._lock:
+            self._is_deleted = True
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                self.dropped += max(0, size_bytes - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
+                self._retired.append(fd)
 
     def close(self) -> None:
         """Let go of the files."""
         with self._lock:
             self._is_closed = True
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
-        self._keys.close()
+            self.abandon()
 
     def abandon(self) -> None:
         """Let go of inherited files in a forked child."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
+        for fd in (*self._retired, self._fd):
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self._retired, self._fd = [], None
         self._keys.abandon()
 
 
@@ -568,9 +651,18 @@ def kind_of(number: float | int | bool) -> tuple[int, float | int]:
     return fmt.TYPE_FLOAT, number
 
 
+def as_step(step: Any) -> int | None:
+    """Return a step as the integer that it is kept as; `None` where it is none of 64 bits."""
+    try:
+        number = operator.index(step)
+    except Exception:  # foreign code may raise anything
+        return None
+    return number if number in _INT64 else None
+
+
 def step_error(step: object) -> InvalidValue:
     """Return the error for a step that is no 64-bit integer."""
-    return InvalidValue(f"step must be an integer of 64 bits, got {type(step).__name__} {step!r:.80}")
+    return InvalidValue(f"step must be an integer of 64 bits, got {shown(step)}")
 
 
 def open_points(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runstone.errors import FormatError
 from runstone.params import merge_params
 from runstone.runlog import format as fmt
-from runstone.runlog.liveness import is_alive, last_beat
+from runstone.runlog.liveness import is_alive, read_status
 from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Status
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class JournalState:
 
     @property
     def failure(self) -> Failure | None:
-        """The first failure of the latest failed attempt, told by the rank that failed first."""
-        return self.failures[0] if self.failures else None
+        """Why the run failed, told by the rank that failed first; `None` where its latest attempt did not fail."""
+        return self.failures[0] if self.failures and self.status is Status.FAILED else None
 
 
 def journal_files(run_path: Path) -> list[Path]:
@@ -102,7 +103,7 @@ def read_events(run_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, event in enumerate(fmt.decode_events(data)):
             try:
                 at = max(at, float(event.get("at", 0.0)))  # a clock that went back must not reorder one writer's words
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
             merged.append((at, writer, number, event))
     merged.sort(key=lambda item: item[:3])
@@ -125,28 +126,18 @@ def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
     writers: dict[str, WriterState] = {}
     failures: list[tuple[int, float, Failure]] = []
     for name, event in read_events(run_path):
-        writer = writers.get(name)
-        if event["event"] == "writer":
-            if int(event.get("format", 0)) > fmt.FORMAT:
-                raise FormatError(
-                    f"run {state.run_id} has journal format {event['format']}, this version reads up to {fmt.FORMAT}; "
-                    "upgrade runstone"
-                )
-            writers[name] = WriterState(
-                writer=name,
-                role=str(event.get("role", "main")),
-                attempt=int(event.get("attempt", 1)),
-                rank=int(event.get("rank", 0)),
-                pid=int(event.get("pid", 0)),
-                host=str(event.get("host", "")),
-                boot_id=str(event.get("boot_id", "")),
-                started_at=event["at"],
-                last_event_at=event["at"],
-            )
-            continue
-        if writer is not None:
-            writer.last_event_at = event["at"]
-        _apply(state, writer, event, failures)
+        try:
+            if event["event"] == "writer":
+                writers[name] = _writer(name, event, state.run_id)
+                continue
+            if name not in writers and (run_path / f"{name}.status").exists():
+                writers[name] = _writer(name, {"at": event["at"]}, state.run_id)  # its first line is damaged
+            writer = writers.get(name)
+            if writer is not None:
+                writer.last_event_at = event["at"]
+            _apply(state, writer, event, failures)
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
+            continue  # an event of another form than was promised is damage: the others stand
     state.writers = list(writers.values())
     for writer in state.writers:
         if writer.role != "edit":
@@ -155,11 +146,30 @@ def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
     if state.attempts:
         latest = state.attempts[-1]
         state.status, state.ended_at = latest.status, _epoch(latest.ended_at)
-    failures.sort(key=lambda item: (-item[0], item[1]))
-    state.failures = [failure for _attempt, _at, failure in failures]
+        failures.sort(key=lambda item: item[1])
+        state.failures = [failure for attempt, _at, failure in failures if attempt == latest.number]
     if not state.created_at and state.writers:
         state.created_at = min(writer.started_at for writer in state.writers)
     return state
+
+
+def _writer(name: str, event: dict[str, Any], run_id: str) -> WriterState:
+    if int(event.get("format", 0)) > fmt.FORMAT:
+        raise FormatError(
+            f"run {run_id} has journal format {event['format']}, this version reads up to {fmt.FORMAT}; "
+            "upgrade runstone"
+        )
+    return WriterState(
+        writer=name,
+        role=str(event.get("role", "main")),
+        attempt=int(event.get("attempt", 1)),
+        rank=int(event.get("rank", 0)),
+        pid=int(event.get("pid", 0)),
+        host=str(event.get("host", "")),
+        boot_id=str(event.get("boot_id", "")),
+        started_at=event["at"],
+        last_event_at=event["at"],
+    )
 
 
 def _apply(
@@ -171,7 +181,8 @@ def _apply(
                 state.is_created, state.created_at = True, event["at"]
                 state.project = str(event.get("project", ""))
                 state.name = str(event.get("name", ""))
-                state.group, state.notes, state.parent = event.get("group"), event.get("notes"), event.get("parent")
+                state.group, state.notes = _text(event.get("group")), _text(event.get("notes"))
+                state.parent = _text(event.get("parent"))
         case "params":
             if isinstance(event.get("params"), dict):
                 merge_params(state.params, event["params"])
@@ -180,17 +191,18 @@ def _apply(
             for key in event.get("remove") or ():
                 state.tags.pop(key, None)
         case "notes":
-            state.notes = event.get("value")
+            state.notes = _text(event.get("value"))
         case "name":
             state.name = str(event.get("value") or state.name)
         case "group":
-            state.group = event.get("value")
+            state.group = _text(event.get("value"))
         case "artifact":
             artifact = _artifact(event)
             state.artifacts[artifact.name] = artifact
         case "rewind":
             if writer is not None:
-                writer.rewind_step = int(event["step"])
+                step = int(event["step"])
+                writer.rewind_step = step if writer.rewind_step is None else min(step, writer.rewind_step)
         case "warning":
             state.warnings.append(str(event.get("message", "")))
         case "deleted":
@@ -211,7 +223,7 @@ def _end(writer: WriterState | None, event: dict[str, Any], failures: list[tuple
     writer.ended_at = event["at"]
     writer.dropped = int(event.get("dropped", 0))
     told = event.get("failure")
-    if isinstance(told, dict):
+    if isinstance(told, dict) and writer.role in ("main", "launcher"):
         failure = Failure(
             type=str(told.get("type", "")),
             message=str(told.get("message", "")),
@@ -231,26 +243,34 @@ def _artifact(event: dict[str, Any]) -> Artifact:
         is_folder=bool(event.get("folder")),
         files=files,
         logged_at=to_datetime(event["at"]),
-        metadata=event.get("metadata") or {},
+        metadata=dict(event.get("metadata") or {}),
     )
 
 
 def _see_whether_alive(run_path: Path, writer: WriterState, now: float | None) -> None:
+    if writer.status is not None:
+        return
     status_path = run_path / f"{writer.writer}.status"
-    if writer.status is None:
-        writer.is_alive = is_alive(status_path, writer.boot_id, now)
-        beat, dropped = last_beat(status_path)
-        writer.dropped = dropped
-        if not writer.is_alive:
-            writer.ended_at = max(writer.last_event_at, beat or 0.0)
+    writer.is_alive = is_alive(status_path, writer.boot_id, now)
+    status = read_status(status_path)
+    if status is not None:
+        writer.dropped = status.dropped
+    if writer.is_alive:
+        return
+    beat = status.beat if status is not None and math.isfinite(status.beat) else 0.0
+    writer.ended_at = max(writer.last_event_at, beat)
+    if status is not None and status.state == fmt.STATE_ENDED and status.word:
+        writer.status = Status(status.word)  # its journal could not take the end: the disk was full
 
 
 def _attempts(writers: list[WriterState]) -> list[Attempt]:
     """Return the attempts, told by their `main` writers, or by the launcher where none came."""
-    attempts = []
+    attempts: list[Attempt] = []
     for number in sorted({writer.attempt for writer in writers if writer.role in ("main", "launcher")}):
         main = [writer for writer in writers if writer.attempt == number and writer.role == "main"]
         launchers = [writer for writer in writers if writer.attempt == number and writer.role == "launcher"]
+        if not main and attempts and not any(writer.is_alive or writer.status for writer in launchers):
+            continue  # a launcher looked in and left; no attempt came of it
         telling = main or launchers
         first = min(telling, key=lambda writer: (writer.rank, writer.started_at))
         status = _status_of(main, launchers)
@@ -280,9 +300,12 @@ def _status_of(main: list[WriterState], launchers: list[WriterState]) -> Status:
         return told or Status.CRASHED
     ends = {writer.status or Status.CRASHED for writer in main}
     worst = next(status for status in _WORST_FIRST if status in ends)
-    # A launcher that killed its process says why; the process itself could not.
-    if worst is Status.CRASHED and told in (Status.PRUNED, Status.STOPPED, Status.FAILED):
-        return told
+    if worst is Status.CRASHED:
+        # A launcher that killed its process says why; the process itself could not.
+        if any(writer.is_alive for writer in launchers):
+            return Status.RUNNING
+        if told in (Status.PRUNED, Status.STOPPED, Status.FAILED):
+            return told
     return worst
 
 
@@ -297,6 +320,10 @@ def to_datetime(epoch_s: float) -> datetime:
         return datetime.fromtimestamp(epoch_s, UTC)
     except (OverflowError, ValueError, OSError):  # a clock that told nonsense
         return datetime.fromtimestamp(0, UTC)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _epoch(moment: datetime | None) -> float | None:

@@ -7,6 +7,7 @@ stood between taking the slot and storing it; it is looked at again until the ru
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from runstone.values import MetricSummary, Series
 
 SLOT = np.dtype([("step", "<i8"), ("wall", "<f8"), ("value", "<f8"), ("key", "<u4"), ("commit", "<u4")])
 Slots = NDArray[np.void]
+# A portion is read small first: a run that is followed closely has few new points, and a read costs what it copies.
+_FIRST_READ_SLOTS = 1 << 9
 _READ_SLOTS = 1 << 16
 
 
@@ -50,6 +53,9 @@ class WriterTail:
         """Return the new slots of each of `segments` (numbers, ascending), holes that were filled first."""
         portions = []
         for seq in segments:
+            known = self._segments.get(seq)
+            if known is not None and known.next_slot >= known.header.slots and not known.holes:
+                continue  # read whole
             try:
                 fd = os.open(self._path / f"{self.writer}-{seq:08d}.wal", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
@@ -80,9 +86,11 @@ class WriterTail:
             position.holes = still
             if found:
                 portions.append(np.concatenate(found))
+        size = _FIRST_READ_SLOTS
         while position.next_slot < position.header.slots:
             # Two reads: the slots that were whole in the first are copied by the second, after they were whole.
-            count = min(_READ_SLOTS, position.header.slots - position.next_slot)
+            count = min(size, position.header.slots - position.next_slot)
+            size = min(size * 8, _READ_SLOTS)
             commits = self._read(fd, position.next_slot, count)["commit"]
             used = np.flatnonzero(commits)
             if not len(used):
@@ -102,21 +110,17 @@ class WriterTail:
         data = os.pread(fd, count * fmt.SLOT_BYTES, fmt.HEADER_BYTES + first * fmt.SLOT_BYTES)
         return np.frombuffer(data, SLOT, len(data) // fmt.SLOT_BYTES)
 
-    def key(self, number: int) -> tuple[str, int] | None:
-        """Return the name and type of a key, reading the file again where it is new."""
-        found = self._keys.get(number)
-        if found is None:
-            try:
+    def keys(self, numbers: list[int]) -> dict[int, tuple[str, int]]:
+        """Return names and types of keys; the file is read again where one of `numbers` is new."""
+        if any(number not in self._keys for number in numbers):
+            with contextlib.suppress(OSError):
                 self._keys = fmt.unpack_keys((self._path / f"{self.writer}.keys").read_bytes())
-            except OSError:
-                return None
-            found = self._keys.get(number)
-        return found
+        return self._keys
 
 
 @dataclass(slots=True)
 class _Portion:
-    """Points of one metric of one writer: slots of one key."""
+    """Points of one metric of one writer, in the order of the slots. Values are all of one kind."""
 
     writer: str
     kind: int
@@ -178,12 +182,16 @@ class MetricTail:
             keys = slots["key"]
             order = np.argsort(keys, kind="stable")
             numbers, starts = np.unique(keys[order], return_index=True)
+            known = tail.keys(numbers.tolist())
+            by_name: dict[str, list[tuple[int, NDArray[np.intp]]]] = {}
             for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-                key = tail.key(number)
+                key = known.get(number)
                 if key is None:  # damage: a key is written before its first point
                     self.unnamed += len(rows)
                 else:
-                    metrics.setdefault(key[0], []).append(_Portion(writer, key[1], slots[rows]))
+                    by_name.setdefault(key[0], []).append((key[1], rows))
+            for name, parts in by_name.items():
+                metrics.setdefault(name, []).append(_portion(writer, slots, parts))
         return metrics
 
 
@@ -248,10 +256,11 @@ class MetricLog:
         limits: dict[int, int] = {}  # attempt -> first step that supersedes what came before it
         for number in {*by_attempt, *rewinds}:
             said = rewinds.get(number)
-            if said is not None:
-                limits[number] = said
-            elif number in by_attempt:
-                limits[number] = min(int(p.slots["step"].min()) for p in by_attempt[number])
+            first = _first_step(by_attempt[number]) if number in by_attempt else None
+            # A resumed trainer may log the last row before its checkpoint once more: then from there on.
+            known = [step for step in (said, first) if step is not None]
+            if known:
+                limits[number] = min(known)
         standing = []
         for number, own in by_attempt.items():
             later = [step for other, step in limits.items() if other > number]
@@ -272,6 +281,28 @@ class MetricLog:
             if accumulator.count:
                 result[name] = accumulator.summary()
         return result
+
+
+def _first_step(portions: list[_Portion]) -> int:
+    """Return the first step that an attempt logged in a metric: of several writers' first steps the lowest."""
+    first: dict[str, int] = {}
+    for portion in portions:
+        if len(portion.slots):
+            first.setdefault(portion.writer, int(portion.slots["step"][0]))
+    return min(first.values())
+
+
+def _portion(writer: str, slots: Slots, parts: list[tuple[int, NDArray[np.intp]]]) -> _Portion:
+    """Return the slots of one metric, which has several keys where it was logged as several types."""
+    kinds = {kind for kind, _rows in parts}
+    if len(kinds) == 1:
+        rows = parts[0][1] if len(parts) == 1 else np.sort(np.concatenate([rows for _kind, rows in parts]))
+        return _Portion(writer, kinds.pop(), slots[rows])
+    floats = slots.copy()
+    for kind, rows in parts:
+        if kind != fmt.TYPE_FLOAT:
+            floats["value"][rows] = slots["value"].view("<i8")[rows].astype(np.float64)
+    return _Portion(writer, fmt.TYPE_FLOAT, floats[np.sort(np.concatenate([rows for _kind, rows in parts]))])
 
 
 def join(name: str, portions: list[_Portion]) -> Series:
@@ -300,14 +331,13 @@ def join(name: str, portions: list[_Portion]) -> Series:
         # A clock that steps back must not reorder what one writer logged: each writer's time only grows here.
         grown = np.empty_like(walls)
         writers = np.repeat(np.arange(len(portions)), [len(p.slots) for p in portions])
-        last: dict[tuple[str, int], float] = {}
+        last: dict[str, float] = {}
         for index, portion in enumerate(portions):
             rows = writers == index
-            source = portion.writer, portion.kind
-            times = np.fmax.accumulate(np.concatenate(([last.get(source, -np.inf)], walls[rows])))[1:]
+            times = np.fmax.accumulate(np.concatenate(([last.get(portion.writer, -np.inf)], walls[rows])))[1:]
             grown[rows] = times
             if len(times):
-                last[source] = float(times[-1])
+                last[portion.writer] = float(times[-1])
         order = np.argsort(grown, kind="stable")
         steps, values, walls = steps[order], values[order], walls[order]
     return Series(name, np.ascontiguousarray(steps), np.ascontiguousarray(values), np.ascontiguousarray(walls))

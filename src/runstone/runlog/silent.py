@@ -56,5 +56,5 @@ class SilentLog:
     def write(self, event: str, **fields: Any) -> None:
         """Keep nothing."""
 
-    def close(self) -> None:
+    def close(self, word: str = "") -> None:
         """Nothing to do."""

@@ -7,12 +7,13 @@ each second. It starts with the first file that needs it and ends with `close`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,23 @@ from runstone.runlog.liveness import StatusFile, boot_id
 from runstone.runlog.points import ClosedPoints, Points, open_points, write_whole
 
 _SYNC_S = 1.0
+_JOIN_S = 1.0
 _CONTROL = "control"
+
+
+class _Bell:
+    """Wakes the keeper. Unlike `threading.Event`, it may be rung by a signal handler that interrupts a ring."""
+
+    def __init__(self) -> None:
+        self._is_silent = threading.Lock()
+        self._is_silent.acquire()
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._is_silent.release()
+
+    def wait(self, timeout_s: float) -> None:
+        self._is_silent.acquire(timeout=max(0.0, timeout_s))
 
 
 class RunLog:
@@ -39,9 +56,11 @@ class RunLog:
         rank: Rank in a distributed job.
         backend: How to write the metric log; default by file system.
         clock: Seconds since the epoch.
+        created: Fields of the `created` event, for the writer that makes the run.
+        is_lazy: Make no file before the first event or point.
 
     Raises:
-        OSError: the files cannot be made.
+        OSError: the files cannot be made; none is left.
     """
 
     def __init__(
@@ -53,6 +72,8 @@ class RunLog:
         rank: int = 0,
         backend: Backend | None = None,
         clock: Callable[[], float] = time.time,
+        created: Mapping[str, Any] | None = None,
+        is_lazy: bool = False,
     ) -> None:
         self.path = path
         self.role = role
@@ -61,9 +82,15 @@ class RunLog:
         self.backend: Backend = backend or choose_backend(path)
         self._clock = clock
         self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.control = _open_control(self._directory, self.backend)
+        self.control: mmap.mmap | bytearray = bytearray(1)
         self._start_writer()
-        self._open_files()
+        try:
+            if not is_lazy:
+                self._open_files(created)
+        except BaseException:
+            os.close(self._directory)
+            raise
+        self.control = _open_control(self._directory, self.backend)
         _live.add(self)
 
     # --- a writer's life -------------------------------------------------------------------------------------------
@@ -71,47 +98,76 @@ class RunLog:
     def _start_writer(self) -> None:
         self.writer = os.urandom(16)
         self._lock = threading.RLock()
-        self._wake = threading.Event()
+        self._bell = _Bell()
         self._keeper: threading.Thread | None = None
         self._status: StatusFile | None = None
         self._journal: int | None = None
         self._is_closed = False
         self._needs_files = True
+        self._is_storage_in_trouble = False
+        self._is_deleted = False
         self.points: Points = open_points(
             self.backend,
             self._directory,
             self.writer,
             clock=self._clock,
-            wake=self._wake.set,
+            wake=self._bell.ring,
             before_first=self._open_files,
         )
 
-    def _open_files(self) -> None:
+    def _open_files(self, created: Mapping[str, Any] | None = None) -> None:
         """Make the status file and the journal: the lock is held before the journal says that the writer exists."""
         with self._lock:
             if not self._needs_files:
                 return
-            self._needs_files = False
             name = self.writer.hex()
-            if self.role != "edit":
-                self._status = StatusFile(self._directory, f"{name}.status")
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-            self._journal = os.open(f"journal.{name}.jsonl", flags, 0o644, dir_fd=self._directory)
-            self.write(
-                "writer",
-                format=fmt.FORMAT,
-                writer=name,
-                role=self.role,
-                attempt=self.attempt,
-                rank=self.rank,
-                pid=os.getpid(),
-                host=os.uname().nodename,
-                boot_id=boot_id(),
-                runstone=__version__,
-            )
+            events: list[dict[str, Any]] = [
+                {
+                    "event": "writer",
+                    "at": self._clock(),
+                    "format": fmt.FORMAT,
+                    "writer": name,
+                    "role": self.role,
+                    "attempt": self.attempt,
+                    "rank": self.rank,
+                    "pid": os.getpid(),
+                    "host": os.uname().nodename,
+                    "boot_id": boot_id(),
+                    "runstone": __version__,
+                }
+            ]
+            if created is not None:
+                events.append({"event": "created", "at": self._clock(), **created})
+            self._make_files(f"{name}.status", f"journal.{name}.jsonl", b"".join(map(fmt.encode_event, events)))
+            self._needs_files = False
             if self.role != "edit":
                 self._keeper = threading.Thread(target=self._keep, name="runstone-keeper", daemon=True)
-                self._keeper.start()
+                try:
+                    self._keeper.start()
+                except RuntimeError:  # no thread to be had: points are safe without, segments come when needed
+                    self._keeper = None
+
+    def _make_files(self, status: str, journal: str, first_lines: bytes) -> None:
+        try:
+            if self.role != "edit":
+                self._status = StatusFile(self._directory, status)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._journal = os.open(journal, flags, 0o644, dir_fd=self._directory)
+            write_whole(self._journal, first_lines)
+        except BaseException:  # half a writer would be a crashed one to every reader
+            self._abandon_files()
+            for name in (status, journal):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self._directory)
+            raise
+
+    def _abandon_files(self) -> None:
+        if self._status is not None:
+            self._status.abandon()
+        if self._journal is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._journal)
+        self._status = self._journal = None
 
     @property
     def is_silent(self) -> bool:
@@ -121,19 +177,37 @@ class RunLog:
     def _keep(self) -> None:
         next_sync = time.monotonic() + _SYNC_S
         while not self._is_closed:
-            self._wake.wait(max(0.0, next_sync - time.monotonic()))
-            self._wake.clear()
+            self._bell.wait(next_sync - time.monotonic())
             if self._is_closed:
                 return
             self.points.tend()
             if time.monotonic() < next_sync:
                 continue
             next_sync = time.monotonic() + _SYNC_S
-            with contextlib.suppress(OSError):  # the folder may be gone for a while; points are counted where they fail
-                self.beat()
-                self.points.sync()
-                if self._journal is not None:
-                    os.fdatasync(self._journal)
+            self.care()
+
+    def care(self) -> None:
+        """Beat the heart and bring all to the disk: what the keeper does each second."""
+        for duty in (self.beat, self.points.sync, self._sync_journal):
+            try:
+                duty()
+            except OSError as error:  # points are counted where they fail; this is about what stands already
+                if not self._is_closed:
+                    self._tell_of(error)
+
+    def _sync_journal(self) -> None:
+        journal = self._journal
+        if journal is not None:
+            os.fdatasync(journal)
+            self._is_deleted = os.fstat(journal).st_nlink == 0
+
+    def _tell_of(self, error: OSError) -> None:
+        """Note in the run, once, that the storage below it is in trouble."""
+        if self._is_storage_in_trouble:
+            return
+        self._is_storage_in_trouble = True
+        with contextlib.suppress(OSError):
+            self.write("warning", kind="storage", message=f"the storage below the run is in trouble: {error}")
 
     def beat(self) -> None:
         """Refresh the heartbeat, and the stop word where it cannot be mapped."""
@@ -152,26 +226,33 @@ class RunLog:
         with self._lock:
             if self._needs_files:
                 self._open_files()
+            if self._is_deleted:
+                raise OSError(errno.ENOENT, "the files of the run were deleted")
             if self._journal is None:
-                raise OSError(9, "the journal is closed")
+                raise OSError(errno.EBADF, "the journal is closed")
             write_whole(self._journal, line)
 
-    def close(self) -> None:
-        """Let go of the files. A writer that never wrote in a forked child leaves nothing behind."""
+    def close(self, word: str = "") -> None:
+        """Let go of the files. A writer that made none yet leaves nothing behind.
+
+        Args:
+            word: How the run ended, for a reader whose journal lacks the `end` event; empty where it was not ended.
+        """
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-        self._wake.set()
+        self._bell.ring()
         if self._keeper is not None and self._keeper is not threading.current_thread():
-            self._keeper.join(timeout=5.0)
+            # a second is plenty, except on a disk that hangs, or for a signal handler that stands in its way
+            self._keeper.join(timeout=_JOIN_S)
         self.points.close()  # outside the lock: a log call that makes a file holds its own first
         with self._lock:
             if self._journal is not None:
                 os.close(self._journal)
                 self._journal = None
             if self._status is not None:
-                self._status.end(self.points.dropped)
+                self._status.end(self.points.dropped, word)
                 self._status = None
             self.points = ClosedPoints(self.points.dropped)
             os.close(self._directory)
@@ -179,19 +260,16 @@ class RunLog:
 
     def _become_child(self) -> None:
         """Run in a forked child, with one thread and locks in any state: let go, start over as a new writer."""
+        self._abandon_files()  # also of a log that another thread was closing: its lock must not live on here
         if self._is_closed:
             return
         self.points.abandon()
-        if self._status is not None:
-            self._status.abandon()
-        if self._journal is not None:
-            os.close(self._journal)
         self.role = "child"
         self._start_writer()
 
 
 def request_stop(run_path: Path, word: int) -> None:
-    """Set the stop word of a run; it only grows.
+    """Set the stop word of a run; within an attempt it only grows.
 
     Raises:
         OSError: the folder is gone or may not be written.
@@ -205,6 +283,20 @@ def request_stop(run_path: Path, word: int) -> None:
             os.pwrite(fd, bytes([word]), 0)
     finally:
         os.close(fd)
+
+
+def clear_stop(run_path: Path) -> None:
+    """Take back the stop word, before a new attempt: what its predecessor was asked is not asked of it.
+
+    Raises:
+        OSError: the folder is gone or may not be written.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(run_path / _CONTROL, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, bytes([fmt.WORD_GO]), 0)
+        finally:
+            os.close(fd)
 
 
 def _open_control(directory: int, backend: Backend) -> mmap.mmap | bytearray:
