@@ -1,7 +1,8 @@
-"""What several integrations need: hyperparameters of any type as JSON. Imports no framework."""
+"""What several integrations need: hyperparameters of any type as JSON, whose a run is. Imports no framework."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -12,6 +13,8 @@ from os import PathLike, fspath
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
+
+import runstone
 
 MAX_DEPTH = 12
 MAX_ITEMS = 1_000
@@ -166,3 +169,20 @@ def _short_repr(value: Any) -> str:
     except Exception as error:  # foreign code in a repr may raise anything
         return f"(its repr raises {type(error).__name__})"
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
+# Runs that callbacks opened by themselves. Process-wide, as the run that is open is.
+_opened: weakref.WeakSet[runstone.Run] = weakref.WeakSet()
+
+
+def open_own_run(**options: Any) -> runstone.Run:
+    """Start a run that belongs to the callback which opens it; takes what `runstone.start_run` takes."""
+    run = runstone.start_run(**options)
+    _opened.add(run)
+    return run
+
+
+def run_of_user() -> runstone.Run | None:
+    """Return the run that the user has opened around the training; a callback records there and leaves it open."""
+    run = runstone.current_run()
+    return None if run is None or run in _opened else run

@@ -18,7 +18,7 @@ import numpy as np
 
 import runstone
 from runstone_integrations._checkpoint_files import CheckpointFile, CheckpointFiles, Signature
-from runstone_integrations._shared import clean_params
+from runstone_integrations._shared import clean_params, open_own_run, run_of_user
 from runstone_integrations._step_axis import StepAxis, whole_number
 
 __all__ = ["TrackingCallback"]
@@ -340,7 +340,7 @@ class TrackingCallback:
                 self._is_owner = True  # where a block around an adopted run has ended, it is ours to end
                 run.reopen()
             return run
-        adopted = runstone.current_run() if self._start.get("run_id") is None else None
+        adopted = run_of_user() if self._start.get("run_id") is None else None
         if adopted is not None:
             self._run, self._is_owner, self._is_adopted = adopted, False, True
             adopted.log_params(self._start.get("params") or {})
@@ -349,7 +349,7 @@ class TrackingCallback:
         if self._could_not_open:
             return None
         self._could_not_open = True  # until it has worked
-        self._run = runstone.start_run(**self._start, on_error=self._on_error)
+        self._run = open_own_run(**self._start, on_error=self._on_error)
         self._could_not_open = False
         return self._run
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec
 
 import runstone
 from runstone_integrations._lightning_rows import Rows, number
-from runstone_integrations._shared import clean_params, parameter_count, type_name
+from runstone_integrations._shared import clean_params, open_own_run, parameter_count, run_of_user, type_name
 
 if TYPE_CHECKING:
     from runstone import Run, Workspace
@@ -315,7 +315,7 @@ class TrackingCallback:
         if self._is_adopted and self._given_run is not None and self._given_run.is_finished:
             self._given_run = None  # the block around it has ended: from here on the run is ours to end
         if self._given_run is None and self._run_id is None:
-            self._given_run = runstone.current_run()
+            self._given_run = run_of_user()
             self._is_adopted = self._given_run is not None
         if self._given_run is not None:
             if self._is_adopted and self._run is not self._given_run:
@@ -341,8 +341,8 @@ class TrackingCallback:
             "on_error": self._on_error,
         }
         if run_id is not None:
-            return runstone.start_run(run_id=run_id, project=project or self._identity["project"], **common)
-        return runstone.start_run(**self._identity, parent=parent, **common)
+            return open_own_run(run_id=run_id, project=project or self._identity["project"], **common)
+        return open_own_run(**self._identity, parent=parent, **common)
 
     def _report_failure_of_other_rank(self, exception: BaseException) -> None:
         peer, self._peer = self._peer, None
