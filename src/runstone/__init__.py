@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from runstone.comparison import Comparison, compare
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
-    from runstone.runlog.series import MetricTail
+    from runstone.runlog.tail import MetricTail
     from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, MetricSummary, Series
 
 __all__ = [
@@ -92,7 +92,7 @@ _LAZY = {
         ("JSON", "Artifact", "Attempt", "Failure", "FileEntry", "MetricSummary", "Series"), "runstone.values"
     ),
     "Comparison": "runstone.comparison",
-    "MetricTail": "runstone.runlog.series",
+    "MetricTail": "runstone.runlog.tail",
     "RunInfo": "runstone.runinfo",
     "RunTable": "runstone.query",
     "compare": "runstone.comparison",

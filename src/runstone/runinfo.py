@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runstone.errors import RunNotFound
+from runstone.errors import InvalidValue, RunNotFound
 from runstone.params import flatten_params
 from runstone.runlog.reader import JournalState, read_journal, to_datetime
 from runstone.runlog.series import MetricLog
+from runstone.runlog.tail import MetricTail
 from runstone.values import JSON, Artifact, Attempt, Failure, MetricSummary, Series, Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class RunInfo:
@@ -154,8 +159,68 @@ class RunInfo:
 
         Raises:
             MetricNotFound: the run never logged it; the message names the nearest ones.
+            FormatError: it is sealed and damaged.
         """
         return self._log.series(name, attempt=attempt)
+
+    def zoom(
+        self, name: str, *, buckets: int = 1000, first_step: int | None = None, last_step: int | None = None
+    ) -> Series:
+        """Return what a plot of one metric needs: of each bucket its first, last, lowest and highest point.
+
+        No spike is lost: a line through these points covers the same pixels as one through all, if a bucket is a pixel
+        wide. Of NaN, +Inf and -Inf the first of each bucket is kept too. Of ended, sealed runs any stretch of any
+        length takes milliseconds.
+
+        Args:
+            name: Metric name exactly as logged.
+            buckets: How many, at least 1; each covers the same range of steps, where steps never go back.
+            first_step, last_step: Only this closed range of steps; default: all.
+
+        Returns:
+            At most 7 points a bucket (4 where all are finite), as they were logged.
+
+        Raises:
+            MetricNotFound: the run never logged it; the message names the nearest ones.
+            InvalidValue: `buckets` is less than 1.
+            FormatError: it is sealed and damaged.
+
+        Source: Jugel et al., "M4: A Visualization-Oriented Time Series Data Aggregation", PVLDB 7(10), 2014.
+        """
+        from runstone.runlog.zoom import zoom  # Arrow, only for plots
+
+        if buckets < 1:
+            raise InvalidValue(f"buckets is {buckets}; it must be 1 or more")
+        return zoom(self._log, name, buckets=buckets, first=first_step, last=last_step)
+
+    def points(self) -> pa.Table:
+        """Return all points as an Arrow table: `metric, step, time, value, integer, attempt, superseded`.
+
+        Rows lie metric by metric, in the order in which they were logged. `value` is float64; `integer` holds the exact
+        value of integers beyond 2**53; points that a later attempt superseded are marked, not left out.
+        """
+        from runstone.runlog.sealed import table_of  # Arrow, only where asked for
+
+        return table_of(self._log)
+
+    def follow(self, *, interval_s: float = 0.05) -> Iterator[dict[str, Series]]:
+        """Yield the points of a run as they come, by metric, until it has ended; first those that are there.
+
+        Args:
+            interval_s: Longest time in seconds from a point to its yield.
+
+        Raises:
+            FormatError: it is sealed and damaged.
+        """
+        tail = MetricTail(self.path)
+        while True:
+            is_ended = read_journal(self.path).status.is_ended  # before the poll: what came until then is in it
+            new = tail.poll()
+            if new:
+                yield new
+            if is_ended:
+                return
+            time.sleep(interval_s)
 
     @property
     def environment(self) -> dict[str, Any] | None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
     from runstone.runlog.reader import JournalState
-    from runstone.runlog.series import MetricTail
+    from runstone.runlog.seal import Sealing
+    from runstone.runlog.tail import MetricTail
     from runstone.values import Failure
 
 StopReason = Literal["stop", "prune"]
@@ -102,7 +103,7 @@ class Workspace:
         Raises:
             RunNotFound: no run has this id.
         """
-        from runstone.runlog.series import MetricTail  # NumPy, only for reading
+        from runstone.runlog.tail import MetricTail  # NumPy, only for reading
 
         return MetricTail(self._run_folder(run_id))
 
@@ -199,6 +200,20 @@ class Workspace:
             except FileExistsError:
                 standing = folder
         raise AlreadyExists(f"a run with the id {run_id!r} is there already: {standing}; go on with it by resume=True")
+
+    def seal(self, run_id: str) -> Sealing | None:
+        """Put the metrics of an ended run into one compact, checksummed Parquet file. Loses nothing, can be done again.
+
+        Returns:
+            Points, and bytes before and after; `None` where there was nothing to do: all is sealed, or it is alive.
+
+        Raises:
+            RunNotFound: no run has this id.
+            FormatError: its files are damaged.
+        """
+        from runstone.runlog.seal import seal  # Arrow, only for sealing
+
+        return seal(self._run_folder(run_id))
 
     def request_stop(self, run_id: str, reason: StopReason = "stop") -> None:
         """Ask a running run to stop: its `should_stop` turns true at once.

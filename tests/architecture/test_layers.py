@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"_version", "errors", "status", "values", "names", "settings", "params"},
     {"runlog", "blobs", "artifacts"},
     {"ending", "current", "runinfo", "capture"},
-    {"query", "index", "comparison", "workspace", "run"},
+    {"query", "index", "comparison", "workspace", "run", "tensorboard"},
     {"cli"},
 ]
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -159,7 +159,8 @@ def test_every_module_opens_by_saying_what_it_owns() -> None:
 
 HEAVY = (
     "numpy", "pandas", "pyarrow", "sqlalchemy", "sqlite3", "psutil", "pynvml", "rich", "click", "blake3", "torch",
-    "lightning", "pytorch_lightning", "sklearn", "keras", "optuna", "plotly", "pydantic", "yaml", "scipy",
+    "lightning", "pytorch_lightning", "sklearn", "keras", "optuna", "tensorboardX", "google", "plotly", "pydantic",
+    "yaml", "scipy",
 )  # fmt: skip
 
 

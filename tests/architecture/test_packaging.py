@@ -46,7 +46,7 @@ def test_a_bare_install_imports_records_and_answers_help(wheel: Path, tmp_path: 
     blocker.mkdir()
     extras = {
         "torch", "lightning", "pytorch_lightning", "sklearn", "joblib", "keras", "optuna", "plotly", "pydantic", "yaml",
-        "scipy", "pandas", "fastapi", "uvicorn", "cmaes", "pyarrow", "tensorboardX", "matplotlib",
+        "scipy", "pandas", "fastapi", "uvicorn", "cmaes", "tensorboardX", "matplotlib",
     }  # fmt: skip
     (blocker / "sitecustomize.py").write_text(
         "import sys\n"

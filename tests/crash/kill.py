@@ -28,7 +28,8 @@ import numpy as np
 
 import runstone
 from runstone.runlog import points
-from runstone.runlog.series import MetricLog, MetricTail
+from runstone.runlog.series import MetricLog
+from runstone.runlog.tail import MetricTail
 
 
 def expected(thread: int, step: np.ndarray | int) -> Any:

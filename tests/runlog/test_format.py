@@ -16,7 +16,8 @@ import runstone
 from runstone.params import is_equal
 from runstone.runlog import format as fmt
 from runstone.runlog.reader import read_journal
-from runstone.runlog.series import MetricLog, MetricTail
+from runstone.runlog.series import MetricLog
+from runstone.runlog.tail import MetricTail
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 any_text = st.text(st.characters(), max_size=10)

@@ -16,7 +16,8 @@ import runstone
 from runstone.runlog import format as fmt
 from runstone.runlog.filesystem import choose_backend, filesystem_type, reserve
 from runstone.runlog.points import AppendedPoints, MappedPoints, open_points
-from runstone.runlog.series import MetricLog, MetricTail
+from runstone.runlog.series import MetricLog
+from runstone.runlog.tail import MetricTail
 
 Points = MappedPoints | AppendedPoints
 

@@ -27,6 +27,14 @@ _COMMANDS = {
     "env": ("runstone.cli.env", "env", "Show what a run would record of this machine, Python and code."),
     "runs": ("runstone.cli.runs", "runs", "List, show, delete and restore runs."),
     "compare": ("runstone.cli.compare", "compare_command", "Put runs side by side: what differs, and how they did."),
+    "seal": ("runstone.cli.files", "seal_command", "Make the metrics of ended runs compact."),
+    "export": ("runstone.cli.files", "export_command", "Write the points of runs as Parquet or CSV."),
+    "import": ("runstone.cli.imports", "import_group", "Make runs of what other tools recorded."),
+    "tensorboard": (
+        "runstone.cli.tensorboard",
+        "tensorboard_command",
+        "Write runs as TensorBoard event files, while they train or later.",
+    ),
 }
 
 

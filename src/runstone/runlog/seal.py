@@ -1,0 +1,113 @@
+"""Sealing: the metric logs of an ended run become one compact, checksummed file. Loses nothing, can be done again.
+
+The points of writers that are gone are written to a new file, brought to the disk, and put in place by a rename; only
+then their logs are removed. A kill at any moment leaves the logs, the sealed file, or both, and readers take each point
+once. A run that is resumed later has logs beside the sealed file until it is sealed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runstone.runlog.liveness import is_alive
+from runstone.runlog.reader import JournalState, read_journal
+from runstone.runlog.sealed import new_file, parts_of, sync_folder, write_sealed
+from runstone.runlog.series import MetricLog
+from runstone.runlog.tail import SEALED
+from runstone.runlog.zoom import LEVELS, write_levels
+
+_LOCK = "seal.lock"
+_LEFT_OVERS = ".partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What sealing did: points in the file, bytes of logs before, bytes of the sealed files now."""
+
+    points: int
+    bytes_before: int
+    bytes_after: int
+
+
+def seal(run_path: Path) -> Sealing | None:
+    """Seal the metric logs of a run.
+
+    Returns:
+        What was done; `None` where there was nothing to do: no log of a writer that is gone, or another process seals.
+
+    Raises:
+        FormatError: files of the run are damaged or of a newer version.
+        OSError: the disk is full; everything is as it was then.
+    """
+    with _alone(run_path) as is_alone:
+        if not is_alone:
+            return None
+        for left in run_path.glob(f"*{_LEFT_OVERS}"):  # of a sealing that was killed
+            left.unlink(missing_ok=True)
+        journal = read_journal(run_path)
+        logs = _logs_of_the_gone(run_path, journal)
+        if not logs:
+            return None
+        log = MetricLog(run_path, journal)
+        already = log.sealed.writers if log.sealed is not None else set()
+        writers = already | set(logs)
+        before = sum(path.stat().st_size for paths in logs.values() for path in paths)
+
+        with new_file(run_path / SEALED) as path:
+            points = write_sealed(path, parts_of(log, writers), {"writers": sorted(writers)})
+        (run_path / LEVELS).unlink(missing_ok=True)
+        write_levels(run_path)
+        for paths in logs.values():
+            for path in paths:
+                path.unlink(missing_ok=True)
+        sync_folder(run_path)
+        after = sum(p.stat().st_size for p in (run_path / SEALED, run_path / LEVELS) if p.exists())
+        return Sealing(points, before, after)
+
+
+@contextlib.contextmanager
+def _alone(run_path: Path) -> Iterator[bool]:
+    """Say whether this process alone seals the run; the lock goes with the process."""
+    fd = os.open(run_path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+        (run_path / _LOCK).unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def _logs_of_the_gone(run_path: Path, journal: JournalState) -> dict[str, list[Path]]:
+    """Return the files of metric logs whose writers are gone, by writer."""
+    boots = {writer.writer: writer.boot_id for writer in journal.writers}
+    logs: dict[str, list[Path]] = {}
+    for path in sorted(run_path.iterdir()):
+        writer = path.name.partition("-")[0] if path.suffix == ".wal" else path.stem if path.suffix == ".keys" else ""
+        if writer:
+            logs.setdefault(writer, []).append(path)
+    return {
+        writer: paths
+        for writer, paths in logs.items()
+        if not is_alive(run_path / f"{writer}.status", boots.get(writer, ""))
+    }
+
+
+def main() -> None:
+    """Seal the run in the folder that is named: the helper process of a run that has ended."""
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    seal(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
