@@ -135,7 +135,7 @@ def _table(waiting: list[tuple[SealedPart, int, int]]) -> pa.Table:
     is_float = np.repeat([part.portion.kind == fmt.TYPE_FLOAT for part, _s, _c in waiting], counts)
     integers = slots["value"].view("<i8")
     values = np.where(is_float, slots["value"], integers.astype(np.float64))
-    is_exact = is_float | (np.abs(integers.astype(np.float64)) <= _EXACT)
+    is_exact = is_float | ((integers >= -_EXACT) & (integers <= _EXACT))
     names = list(dict.fromkeys(part.name for part, _s, _c in waiting))
     numbers = {name: number for number, name in enumerate(names)}
     metric = pa.DictionaryArray.from_arrays(
