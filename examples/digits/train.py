@@ -76,9 +76,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seed_everything(options.seed, verbose=False)
     train, validation = loaders(options.batch_size)
-    model = Classifier(
-        hidden=options.hidden, dropout=options.dropout, lr=options.lr, optimizer=options.optimizer
-    )
+    model = Classifier(hidden=options.hidden, dropout=options.dropout, lr=options.lr, optimizer=options.optimizer)
     trainer = Trainer(
         max_epochs=options.epochs,
         accelerator="cpu",
