@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint soak bench install clean
+.PHONY: help demo test lint soak bench peers install clean
 
 help:
 	@echo "make demo    install, run a sweep of 12 trainings on real data, compare them"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint    ruff, mypy --strict"
 	@echo "make soak    the long forms of the crash tests"
 	@echo "make bench   the benchmarks"
+	@echo "make peers   the same beside other trackers, each in an environment of its own"
 
 install: $(INSTALLED)
 
@@ -38,5 +39,9 @@ soak: install
 bench: install
 	$(BIN)/python -m benchmarks
 
+peers: install
+	$(BIN)/python -m benchmarks.peers --install
+	$(BIN)/python -m benchmarks.peers
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf .venv benchmarks/peers/.venv-* .mypy_cache .ruff_cache .pytest_cache dist build
