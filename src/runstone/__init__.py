@@ -33,7 +33,8 @@ from runstone.errors import (
     WorkspaceNotFound,
 )
 from runstone.params import flatten_params
-from runstone.run import MetricHandle, Run, start_run, trial_params
+from runstone.run import MetricHandle, Run
+from runstone.starting import start_run, trial_params
 from runstone.status import Status
 from runstone.workspace import LaunchedRun, Workspace, ensure_workspace, open_workspace
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
     from runstone.runlog.tail import MetricTail
-    from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, MetricSummary, Series
+    from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, MetricSummary, Record, Series
 
 __all__ = [
     "JSON",
@@ -64,6 +65,7 @@ __all__ = [
     "MetricSummary",
     "MetricTail",
     "NotFound",
+    "Record",
     "Run",
     "RunFinished",
     "RunInfo",
@@ -89,7 +91,7 @@ __all__ = [
 # Readers need NumPy or SQL; a process that only records must not pay for them.
 _LAZY = {
     **dict.fromkeys(
-        ("JSON", "Artifact", "Attempt", "Failure", "FileEntry", "MetricSummary", "Series"), "runstone.values"
+        ("JSON", "Artifact", "Attempt", "Failure", "FileEntry", "MetricSummary", "Record", "Series"), "runstone.values"
     ),
     "Comparison": "runstone.comparison",
     "MetricTail": "runstone.runlog.tail",

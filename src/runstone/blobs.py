@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runstone.errors import InvalidValue, NotFound
@@ -48,40 +49,67 @@ class Blobs:
             InvalidValue: it is no regular file, or it changed while it was read.
             OSError: it cannot be read, or the disk is full; nothing is left in the store then.
         """
-        from blake3 import blake3  # a compiled module that runs without artifacts do not need
-
         if not stat.S_ISREG(source.stat().st_mode):  # before it is opened: that alone may do something to a device
             raise InvalidValue(f"{source} is not a regular file; only files and folders of files can be stored")
         # Not blocking: opening a FIFO that came in its place would wait for a writer for ever.
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb", buffering=0) as file:
-            # the folder above must be there: a workspace that was renamed is not begun anew under its old name
-            self.root.mkdir(exist_ok=True)
-            partial = self.root / f"{os.urandom(16).hex()}.partial"
-            hasher = blake3()
             before = os.fstat(file.fileno())
-            size = 0
-            try:
-                with partial.open("xb", buffering=0) as copy:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        hasher.update(chunk)
-                        _write_all(copy, chunk)
-                        size += len(chunk)
-                    after = os.fstat(file.fileno())
-                    is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-                    if not is_same or size != after.st_size:
-                        raise InvalidValue(f"{source} changed while it was read; store it when its writer is done")
-                    # the name promises the content: the bytes must be on the disk before it stands there
-                    os.fdatasync(copy.fileno())
-                content_hash = hasher.hexdigest()
-                place = self._place(content_hash)
-                if not place.exists():
-                    place.parent.mkdir(exist_ok=True)
-                    partial.chmod(0o444)
-                    partial.replace(place)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    partial.unlink()
+
+            def chunks() -> Iterator[bytes]:
+                size = 0
+                while chunk := file.read(_CHUNK_BYTES):
+                    size += len(chunk)
+                    yield chunk
+                after = os.fstat(file.fileno())
+                is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+                if not is_same or size != after.st_size:
+                    raise InvalidValue(f"{source} changed while it was read; store it when its writer is done")
+
+            return self._store(chunks(), name)
+
+    def put_bytes(self, data: bytes, name: str) -> FileEntry:
+        """Store bytes and return their entry; content that is there already is not stored twice.
+
+        Args:
+            data: The content.
+            name: Its path inside what it belongs to.
+
+        Raises:
+            OSError: the disk is full; nothing is left in the store then.
+        """
+        from blake3 import blake3  # see _store
+
+        content_hash = blake3(data).hexdigest()
+        if self._place(content_hash).exists():
+            return FileEntry(path=name, hash=content_hash, size_bytes=len(data))
+        return self._store((data,), name)
+
+    def _store(self, chunks: Iterable[bytes], name: str) -> FileEntry:
+        from blake3 import blake3  # a compiled module that runs without artifacts do not need
+
+        # the folder above must be there: a workspace that was renamed is not begun anew under its old name
+        self.root.mkdir(exist_ok=True)
+        partial = self.root / f"{os.urandom(16).hex()}.partial"
+        hasher = blake3()
+        size = 0
+        try:
+            with partial.open("xb", buffering=0) as copy:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    _write_all(copy, chunk)
+                    size += len(chunk)
+                # the name promises the content: the bytes must be on the disk before it stands there
+                os.fdatasync(copy.fileno())
+            content_hash = hasher.hexdigest()
+            place = self._place(content_hash)
+            if not place.exists():
+                place.parent.mkdir(exist_ok=True)
+                partial.chmod(0o444)
+                partial.replace(place)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                partial.unlink()
         return FileEntry(path=name, hash=content_hash, size_bytes=size)
 
     def _place(self, content_hash: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from runstone.errors import InvalidValue
 from runstone.index.conditions import Attribute, Order
+from runstone.names import SYSTEM
 from runstone.params import flatten_params, is_equal
 from runstone.query.parser import parse_order
 from runstone.query.table import plain, recorded_value
@@ -56,7 +57,7 @@ class Comparison:
         ranking: What each run has under the first field of that order.
         params, tags, environment: What differs.
         equal_params, equal_tags, equal_environment: How many names have one value in all runs.
-        metrics: All metrics, by name.
+        metrics: All metrics but those of the system, by name.
     """
 
     runs: tuple[RunInfo, ...]
@@ -176,7 +177,7 @@ def compare(runs: Sequence[RunInfo], *, order_by: str | None = None) -> Comparis
     params, equal_params = _differences(ranked, lambda run: flatten_params(run.params))
     tags, equal_tags = _differences(ranked, lambda run: run.tags)
     environment, equal_environment = _differences(ranked, lambda run: _telling(run.environment))
-    names = sorted({name for run in ranked for name in run.metrics})
+    names = sorted({name for run in ranked for name in run.metrics if not name.startswith(SYSTEM)})
     metrics = tuple(
         MetricRow(name, {run.id: run.metrics[name] for run in ranked if name in run.metrics}) for name in names
     )

@@ -13,6 +13,9 @@ import zlib
 
 from runstone.errors import InvalidName
 
+SYSTEM = "system/"
+"""How the names of system metrics begin. Their steps are seconds, so they take no part in what is said of steps."""
+
 MAX_NAME_LENGTH = 1024
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
-import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from runstone import ending, settings
+from runstone import ending
+from runstone.companions import Companions
 from runstone.current import current_run, set_current
 from runstone.errors import (
-    AlreadyExists,
     InvalidName,
     InvalidValue,
     RunFinished,
-    RunNotFound,
     RunstoneError,
     TrackingWarning,
     WorkspaceNotFound,
 )
-from runstone.names import check_name, check_run_id, new_run_id, new_run_name, shown
+from runstone.names import SYSTEM, check_name, shown
 from runstone.params import to_json
 from runstone.runlog import format as fmt
-from runstone.runlog.points import as_step, step_error
+from runstone.runlog.scalars import MAX_TEXT_BYTES, as_step, encode_text, step_error
 from runstone.runlog.silent import SilentLog
 from runstone.runlog.writer import RunLog
 from runstone.settings import OnError
 from runstone.status import Status
-from runstone.workspace import Workspace, attempt_to_join, check_tags, end_status, ensure_workspace, prepare_to_join
+from runstone.workspace import Workspace, check_tags, end_status
 
 if TYPE_CHECKING:
+    from runstone.media import MediaLimits, Medium, Shelf
     from runstone.runinfo import RunInfo
-    from runstone.values import JSON, Artifact
+    from runstone.values import Artifact
 
+_FLUSH_S = 10.0
+"""How long the end of a run waits for values that are still on a GPU."""
 _STOP_REASONS = {fmt.WORD_GO: None, fmt.WORD_STOP: "stop", fmt.WORD_PRUNE: "prune"}
 
 
@@ -68,10 +67,12 @@ class Run:
         self._failure: BaseException | None = None
         self._warned: set[str] = set()
         self._is_finished = False
-        self._snapshot: ending.Joinable | None = None
+        self._companions: Companions | None = None
+        self._shelf: Shelf | None = None
+        self._media_steps: dict[str, int] = {}
         self._before: Run | None = _still_open(set_current(self))
         if workspace is not None:
-            _here[str(workspace.path), self.id] = self
+            runs_here[str(workspace.path), self.id] = self
         ending.watch(self)
 
     # --- what it is ------------------------------------------------------------------------------------------------
@@ -126,8 +127,8 @@ class Run:
         """Return the run as readers see it now, the environment snapshot included once it is taken."""
         from runstone.runinfo import RunInfo  # NumPy, only for reading
 
-        if self._snapshot is not None:
-            self._snapshot.join(5.0)
+        if self._companions is not None:
+            self._companions.join_snapshot(5.0)
         return RunInfo(self.path)
 
     def __repr__(self) -> str:
@@ -142,7 +143,9 @@ class Run:
 
         Args:
             metrics: Values by name: Python and NumPy numbers, bools, 0-d arrays and tensors. NaN and ±Inf are kept.
-                Nested mappings are opened: `{"train": {"loss": 1.0}}` is `train/loss`.
+                Short texts make a series of texts. Nested mappings are opened: `{"train": {"loss": 1.0}}` is
+                `train/loss`. A tensor on a CUDA device is not waited for: it is copied behind what the device is
+                doing, and recorded when it has come, at the latest when the run ends; until then a kill loses it.
             step: Any 64-bit integer; it may repeat or go back. Default: one more than the last, from 0.
 
         Raises:
@@ -159,6 +162,23 @@ class Run:
                 return
             if step is not None and as_step(step) is not None:
                 self._last_step = step  # the other values of this call are kept, or counted, at this step
+            self._trouble("metrics", error)
+
+    def log_series(self, name: str, steps: Any, values: Any) -> None:
+        """Record a value for each of many steps at once, far faster than one by one, with the same promise as `log`.
+
+        Args:
+            name: Metric name.
+            steps: Integers of 64 bits, shape `(n,)`: an array, a list, a `range`.
+            values: Numbers or bools, shape `(n,)`: an array, a tensor (one on a GPU is waited for), a list.
+
+        Raises:
+            InvalidName, InvalidValue, RunFinished, OSError: only with `on_error="raise"`.
+        """
+        try:
+            last_step = self._log.points.log_series(name, steps, values)
+            self._last_step = self._last_step if last_step is None else last_step
+        except Exception as error:  # see log
             self._trouble("metrics", error)
 
     def metric(self, name: str) -> MetricHandle:
@@ -187,8 +207,199 @@ class Run:
             from runstone.runinfo import RunInfo  # NumPy, only for reading
 
             metrics = RunInfo(self.path).metrics.values()
-            self._last_step = max((metric.last_step for metric in metrics), default=-1)
+            own = (metric.last_step for metric in metrics if not metric.name.startswith(SYSTEM))
+            self._last_step = max(own, default=-1)
         return int(self._last_step) + 1  # a NumPy integer would wrap around
+
+    # --- media -----------------------------------------------------------------------------------------------------
+    # What all of them have in common. `step`: any 64-bit integer; default: the one that `log` used last; where `log`
+    # was not called yet, each name counts its own from 0. When the call returns, bytes and record survive `kill -9`.
+    # With `on_error="raise"` they raise InvalidName, InvalidValue (unfit, or beyond `media_limits`), NotFound (no such
+    # file), RunFinished and OSError; with `"warn"` nothing.
+
+    def log_image(self, name: str, image: Any, *, step: int | None = None, caption: str | None = None) -> None:
+        """Record an image.
+
+        Args:
+            name: Any text; images of one name are shown by step.
+            image: Path of a file; image of Pillow; figure of matplotlib; array of shape `(height, width)` or `(height,
+                width, channels)`, tensor of torch of shape `(channels, height, width)`: uint8, bool, or floats of 0 to
+                1, with 1 to 4 channels. Arrays become PNG.
+            step: Any 64-bit integer; default: the step that `log` used last.
+            caption: Text beside it.
+        """
+        self._log_medium("image", name, step, lambda media: media.image(image, caption=caption))
+
+    def log_audio(
+        self,
+        name: str,
+        samples: Any,
+        *,
+        sample_rate: int | None = None,
+        step: int | None = None,
+        caption: str | None = None,
+    ) -> None:
+        """Record a sound.
+
+        Args:
+            name: Any text.
+            samples: Path of a file; or array of shape `(samples,)` or `(samples, channels)`, floats of -1 to 1 or
+                int16, which becomes a WAV file of 16 bits.
+            sample_rate: Samples a second; needed for arrays.
+            step, caption: As in `log_image`.
+        """
+        self._log_medium(
+            "audio", name, step, lambda media: media.audio(samples, sample_rate=sample_rate, caption=caption)
+        )
+
+    def log_video(
+        self,
+        name: str,
+        frames: Any,
+        *,
+        fps: float = 10.0,
+        format: str = "gif",
+        step: int | None = None,
+        caption: str | None = None,
+    ) -> None:
+        """Record a video.
+
+        Args:
+            name: Any text.
+            frames: Path of a file, kept as it is; or array of shape `(frames, height, width, channels)`, tensor of
+                torch of shape `(frames, channels, height, width)`, of which Pillow makes an animated image.
+            fps: Frames a second, for arrays.
+            format: `gif` or `webp`, for arrays.
+            step, caption: As in `log_image`.
+        """
+        self._log_medium("video", name, step, lambda media: media.video(frames, fps=fps, form=format, caption=caption))
+
+    def log_table(self, name: str, table: Any, *, step: int | None = None) -> None:
+        """Record a table, as Parquet.
+
+        Args:
+            name: Any text.
+            table: Data frame of pandas or polars, Arrow table, mapping of columns, or sequence of mappings, one a row.
+            step: As in `log_image`.
+        """
+        most = self.media_limits.rows_per_table
+        self._log_medium("table", name, step, lambda media: media.table(table, max_rows=most))
+
+    def log_text(self, name: str, text: str, *, step: int | None = None) -> None:
+        """Record a text of any length. One of up to 64 KiB is a point of a series of texts, as from `log`.
+
+        Args:
+            name: Any text.
+            text: Any text.
+            step: As in `log_image`.
+        """
+        try:
+            if not isinstance(text, str):
+                raise InvalidValue(f"text {name!r:.80} must be text, got {shown(text)}")
+            if len(encode_text(text)) <= MAX_TEXT_BYTES:
+                self._log.points.log_one(check_name(name, "text"), text, self._step_of_media(name, step))
+                return
+        except Exception as error:  # see _trouble
+            self._trouble("text", error)
+            return
+        self._log_medium("text", name, step, lambda media: media.long_text(text))
+
+    def log_figure(
+        self, name: str, figure: Any, *, format: str = "png", step: int | None = None, caption: str | None = None
+    ) -> None:
+        """Record a figure: of matplotlib as an image, of plotly as JSON that draws it again.
+
+        Args:
+            name: Any text.
+            figure: Figure or axes of matplotlib, `matplotlib.pyplot` for the current one, or figure of plotly.
+            format: `png` or `svg`, for matplotlib.
+            step, caption: As in `log_image`.
+        """
+        self._log_medium("figure", name, step, lambda media: media.figure(figure, form=format, caption=caption))
+
+    def log_histogram(
+        self, name: str, values: Any, *, bins: int | Sequence[float] = 64, step: int | None = None
+    ) -> None:
+        """Record how often values fall into which range.
+
+        Args:
+            name: Any text.
+            values: Array or tensor of any shape (one on a GPU is waited for), sequence of numbers. NaN and ±Inf are
+                counted apart.
+            bins: How many ranges of equal width from the lowest to the highest value; or their edges, ascending.
+            step: As in `log_image`.
+        """
+        self._log_medium("histogram", name, step, lambda media: media.histogram(values, bins=bins))
+
+    def log_object3d(self, name: str, shape: Any, *, step: int | None = None, caption: str | None = None) -> None:
+        """Record a shape in space.
+
+        Args:
+            name: Any text.
+            shape: Path of a GLB, OBJ, PLY or STL file; or points: array of shape `(n, 3)`, or `(n, 6)` with colours.
+            step, caption: As in `log_image`.
+        """
+        self._log_medium("object3d", name, step, lambda media: media.object3d(shape, caption=caption))
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        """How much media this process adds to the run; set another to change that: `dataclasses.replace(…)`."""
+        return self._media_shelf().limits
+
+    @media_limits.setter
+    def media_limits(self, limits: MediaLimits) -> None:
+        self._media_shelf().limits = limits
+
+    @property
+    def media_left_out(self) -> dict[str, int]:
+        """How many media this process did not record, by name: beyond the limits, unfit, or refused by the disk."""
+        return self._shelf.left_out if self._shelf is not None and self._shelf.writer == self._log.writer else {}
+
+    def _log_medium(self, kind: str, name: str, step: int | None, make: Callable[[Any], Medium]) -> None:
+        """Make a medium, store its bytes, record it at a step."""
+        from runstone import media  # NumPy, only where used
+
+        shelf = self._media_shelf()
+        try:
+            check_name(name, kind)
+            if self._is_finished:  # before bytes are stored for nothing
+                raise RunFinished(f"run {self.name} is finished: no {kind} can be recorded; call reopen() first")
+            if self._workspace is None:
+                return
+            if not shelf.has_room(name):
+                raise media.NoRoom(f"{name!r:.80} and what comes after it is beyond run.media_limits: {shelf.limits}")
+            at = self._step_of_media(name, step)
+            medium = make(media)
+            self._log.points.log_record(name, shelf.put(name, medium), at)
+        except Exception as error:  # foreign code in what is logged may raise anything
+            shelf.leave_out(str(name))
+            self._trouble(kind, error)
+            return
+        if medium.notes:
+            self._warn(f"{kind}-note", f"{kind} {name!r:.80}: {'; '.join(medium.notes)}")
+
+    def _media_shelf(self) -> Shelf:
+        from runstone.media import MediaLimits, Shelf  # NumPy, only where used
+
+        before, writer = self._shelf, self._log.writer
+        if before is None or before.writer != writer:  # a fork counts its own
+            blobs = self._workspace.blobs if self._workspace is not None else None
+            before = Shelf(blobs, writer, before.limits if before is not None else MediaLimits())
+            self._shelf = before
+        return before
+
+    def _step_of_media(self, name: str, step: int | None) -> int:
+        if step is not None:
+            checked = as_step(step)
+            if checked is None:
+                raise step_error(step)
+            return checked
+        last = self._step_to_come() - 1
+        if last != -1:
+            return last
+        own = self._media_steps.get(name, -1) + 1
+        self._media_steps[name] = own
+        return own
 
     # --- everything else -------------------------------------------------------------------------------------------
 
@@ -290,6 +501,9 @@ class Run:
             self._trouble("status", error)
             told = self._status()
         trouble: Exception | None = None
+        if self._companions is not None:
+            self._companions.stop()
+        self._wait_for_values()
         self._is_finished = True
         ending.unwatch(self)
         if current_run() is None:
@@ -306,6 +520,17 @@ class Run:
         if trouble is not None:
             self._trouble("end", trouble)
 
+    def _wait_for_values(self) -> None:
+        """Take in what is still on its way, and tell of what this run could not keep."""
+        lost = self._log.points.flush(_FLUSH_S)
+        if lost:
+            self._warn("gpu", f"{lost} values are lost: the GPU failed, or was not done {_FLUSH_S:g} s after the end")
+        left_out = self.media_left_out
+        if left_out:
+            names = ", ".join(f"{name!r:.80} {count}" for name, count in list(left_out.items())[:5])
+            more = ", …" if len(left_out) > 5 else ""
+            self._warn("media-left-out", f"{sum(left_out.values())} media were not recorded: {names}{more}")
+
     def reopen(self) -> None:
         """Go on with a finished run, in the same attempt: a fit that is followed by a test belongs to one life.
 
@@ -321,6 +546,14 @@ class Run:
         self._is_finished = False
         self._before = set_current(self)
         ending.watch(self)
+        if self._companions is not None:
+            self._companions.start(self._log)
+
+    def take_along(self, **options: Any) -> None:
+        """Start what works beside the run; `start_run` calls it. Takes what `Companions` takes."""
+        if isinstance(self._log, RunLog):
+            self._companions = Companions(**options, trouble=self._trouble)
+            self._companions.start(self._log)
 
     def end_with_process(self, error: BaseException | None) -> None:
         """End as the process does. Called by the hooks of `ending`."""
@@ -354,7 +587,9 @@ class Run:
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
         """Pickle as an instruction to join this run."""
         place = str(self._workspace.path) if self._workspace is not None else None
-        return _join, (place, self.id, self._on_error, self._is_finished)
+        from runstone.starting import rejoin  # it needs this module
+
+        return rejoin, (place, self.id, self._on_error, self._is_finished)
 
     def __copy__(self) -> Self:
         """Return the run itself: a copied callback or estimator goes on writing to the same run."""
@@ -427,108 +662,6 @@ class MetricHandle:
         return int(self._last_step) + 1  # a NumPy integer would wrap around
 
 
-def start_run(
-    *,
-    project: str | None = None,
-    name: str | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
-    group: str | None = None,
-    notes: str | None = None,
-    run_id: str | None = None,
-    resume: bool | None = None,
-    parent: str | None = None,
-    workspace: str | Path | Workspace | None = None,
-    on_error: OnError | None = None,
-    environment: bool = True,
-) -> Run:
-    """Start a run, or go on with one.
-
-    Under `sweep run` the first call of a trial's process joins the run of that trial: the sweep has named it, and its
-    `project`, `name`, `group` and `workspace` stand.
-
-    Args:
-        project: Group of runs that it belongs to; default `RUNSTONE_PROJECT`, else `default`.
-        name: Any text; default two words and a number.
-        params: See `Run.log_params`.
-        tags: See `Run.set_tags`.
-        group: Runs that belong together inside a project.
-        notes: Free text.
-        run_id: 1 to 64 of `a-z 0-9 _ -`. Default: a new one.
-        resume: With `run_id`. `None`: go on with that run if it is there, else make it. `True`: it must be there.
-            `False`: it must not. Processes that use one id at once write one attempt; one that comes after the others
-            ended opens the next.
-        parent: Id of the run that this one belongs under.
-        workspace: Folder of the workspace; default `RUNSTONE_WORKSPACE`, the nearest `.runstone` here or above,
-            or a new one here.
-        on_error: `"warn"` (default): what cannot be recorded is warned of once a kind, and training goes on. `"raise"`.
-        environment: Take the snapshot of the machine, in the background.
-
-    Returns:
-        The open run.
-
-    Raises:
-        InvalidName, InvalidValue: a name or `on_error` is not legal.
-        RunNotFound: `resume=True`, and there is no such run.
-        AlreadyExists: `resume=False`, and there is one.
-        FormatError: the workspace was made by a newer version.
-        OSError: the workspace cannot be written, with `on_error="raise"`; else the run records nothing and says so.
-    """
-    on_error = settings.on_error(on_error)
-    if resume and run_id is None:
-        raise InvalidValue("resume=True needs the run_id of the run to go on with")
-    if on_error == "raise":  # before anything is made; else they are warned of and left out
-        check_tags(tags or {})
-        if params is not None and not isinstance(params, Mapping):
-            raise InvalidValue(f"params must be given by name, got {shown(params)}")
-    if workspace is not None and not isinstance(workspace, str | os.PathLike | Workspace):
-        raise InvalidValue(f"workspace must be a path or a Workspace, got {shown(workspace)}")
-    _check_names(project, name, group, run_id, parent)
-    launched = _claim_launched() if run_id is None else None
-    if launched is not None:
-        run_id, resume, project, name, group, workspace = launched, None, None, None, None, None
-    facts = {
-        "project": settings.read("RUNSTONE_PROJECT") or "default" if project is None else project,
-        "name": name,
-        "group": settings.read("RUNSTONE_GROUP") if group is None else group,
-        "notes": str(notes) if notes is not None else None,
-        "parent": parent,
-        "resumed": False,
-    }
-    _check_names(facts["project"], None, facts["group"], run_id, None)  # the environment's words too
-    try:
-        if settings.is_disabled():
-            return _silent_run(facts, on_error)
-        home = ensure_workspace(workspace)
-        run = _open_run(home, run_id, resume, facts, on_error)
-    except OSError as error:
-        if isinstance(error, RunstoneError) or on_error == "raise":
-            raise
-        warn(f"the run cannot be recorded: {type(error).__name__}: {error}; training goes on without a record")
-        return _silent_run(facts, on_error)
-    if params:
-        run.log_params(params)
-    if tags:
-        run.set_tags(tags)
-    if environment:
-        run._snapshot = _take_snapshot(run)
-    return run
-
-
-def trial_params() -> dict[str, JSON]:
-    """Return the params that `sweep run` chose for this trial, nested; an empty dict outside a sweep."""
-    text = settings.read("RUNSTONE_TRIAL")
-    if text is None:
-        return {}
-    try:
-        params = json.loads(text)
-    except ValueError:
-        params = None
-    if not isinstance(params, dict):
-        raise InvalidValue(f"RUNSTONE_TRIAL must hold a JSON object, it holds {text!r:.80}")
-    return params
-
-
 def warn(message: str) -> None:
     """Warn as the user's filters say; where they turn warnings into errors, print: tracking stops nothing."""
     try:
@@ -546,116 +679,6 @@ def _user_stack_level() -> int:
     return level
 
 
-def _check_names(project: object, name: object, group: object, run_id: object, parent: object) -> None:
-    for given, what in ((project, "project"), (name, "run"), (group, "group")):
-        if given is not None:
-            check_name(given, what)
-    for given in (run_id, parent):
-        if given is not None:
-            check_run_id(given)
-
-
-def _open_run(
-    home: Workspace, run_id: str | None, resume: bool | None, facts: dict[str, Any], on_error: OnError
-) -> Run:
-    standing = home.find_run_folder(run_id) if run_id is not None else None
-    if resume and standing is None:
-        raise RunNotFound(f"there is no run {run_id!r} to resume in {home.path}; `runstone runs list` shows them")
-    if standing is None:
-        with contextlib.suppress(AlreadyExists):
-            return _create_run(home, run_id or new_run_id(), facts, on_error)
-        standing = home.find_run_folder(run_id or "")  # another process was faster: join it
-        if standing is None:
-            raise RunNotFound(f"run {run_id!r} vanished while it was opened")
-    if resume is False:
-        raise AlreadyExists(f"a run with the id {run_id!r} is there already: {standing}; resume=False forbids that")
-    return _join_run(home, standing, facts, on_error)
-
-
-def _create_run(home: Workspace, run_id: str, facts: dict[str, Any], on_error: OnError) -> Run:
-    facts["name"] = facts["name"] or _name_to_claim() or new_run_name(run_id)
-    created = {"run_id": run_id, **_told(facts)}
-    log = home.open_new_run(created, rank=settings.rank(), backend=settings.log_backend())
-    return Run(home, log, facts=facts, on_error=on_error)
-
-
-def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: facts[key] for key in ("project", "name", "group", "notes", "parent")}
-
-
-def _join_run(home: Workspace, folder: Path, facts: dict[str, Any], on_error: OnError) -> Run:
-    from runstone.runlog.reader import read_journal
-
-    backend = settings.log_backend()
-    journal = read_journal(folder)
-    was_started = any(writer.role == "main" for writer in journal.writers)
-    facts["resumed"] = was_started
-    given_name, given_notes = facts["name"], facts["notes"]
-    created = None
-    if journal.is_created:
-        facts.update(project=journal.project, name=journal.name, group=journal.group)
-    else:  # its first writer died before it could say what the run is, or is just about to
-        facts["name"] = given_name or _name_to_claim() or new_run_name(folder.name)
-        created = {"run_id": folder.name, **_told(facts)}
-    attempt = prepare_to_join(folder, journal)
-    log = RunLog(folder, attempt=attempt, rank=settings.rank(), backend=backend, created=created)
-    run = Run(home, log, facts=facts, on_error=on_error)
-    if given_name and given_name != run.name:
-        run.set_name(given_name)
-    if given_notes and given_notes != journal.notes:
-        run.set_notes(given_notes)
-    return run
-
-
-def _join(workspace: str | None, run_id: str, on_error: OnError, is_finished: bool) -> Run:
-    """Return a pickled run in the process that unpickled it: the same object again where it came from.
-
-    Elsewhere it is a writer of its own, which makes its files when it first records something: to load a file that
-    holds a run must not change that run.
-    """
-    with _unpickling:
-        run = _here.get((workspace or "", run_id))
-        if run is not None and (is_finished or not run.is_finished):
-            return run
-        before = current_run()
-        try:
-            run = _rejoin(workspace, run_id, on_error)
-        except (OSError, RunstoneError) as error:
-            if on_error == "raise":
-                raise
-            warn(f"the run {run_id} cannot be recorded here: {type(error).__name__}: {error}")
-            run = _silent_run({"project": "default", "name": None, "group": None, "resumed": False}, on_error)
-        if is_finished:
-            run.finish()
-        set_current(before)
-    return run
-
-
-def _rejoin(workspace: str | None, run_id: str, on_error: OnError) -> Run:
-    from runstone.runlog.reader import read_journal
-
-    facts = {"project": "default", "name": None, "group": None, "resumed": True}
-    if workspace is None or settings.is_disabled():
-        return _silent_run(facts, on_error)
-    home = Workspace(workspace)
-    folder = home.find_run_folder(run_id)
-    if folder is None:
-        raise RunNotFound(f"there is no run {run_id!r} in {home.path}")
-    journal = read_journal(folder)
-    facts.update(project=journal.project, name=journal.name, group=journal.group)
-    # While the process that it came from lives, that one tells how the run ends.
-    is_helper = any(writer.is_alive for writer in journal.writers if writer.role == "main")
-    log = RunLog(
-        folder,
-        role="child" if is_helper else "main",
-        attempt=attempt_to_join(journal),
-        rank=settings.rank(),
-        backend=settings.log_backend(),
-        is_lazy=True,
-    )
-    return Run(home, log, facts=facts, on_error=on_error)
-
-
 def _still_open(run: Run | None) -> Run | None:
     while run is not None and run.is_finished:
         run = run._before
@@ -663,45 +686,7 @@ def _still_open(run: Run | None) -> Run | None:
 
 
 # The runs of this process by workspace and id: one writer each, however many copies arrive by pickle.
-_here: weakref.WeakValueDictionary[tuple[str, str], Run] = weakref.WeakValueDictionary()
-_unpickling = threading.RLock()
-
-# The first run of a process that a sweep started belongs to the sweep; those after it are the user's own.
-_claimed: list[str] = []
-
-
-def _claim_launched() -> str | None:
-    run_id = settings.read("RUNSTONE_RUN_ID")
-    if run_id is None or run_id in _claimed:
-        return None
-    _claimed.append(run_id)
-    return run_id
-
-
-def _name_to_claim() -> str | None:
-    name = settings.read("RUNSTONE_NAME")
-    if name is None or f"name {name}" in _claimed:
-        return None
-    _claimed.append(f"name {name}")
-    return check_name(name, "run")
-
-
-def _silent_run(facts: dict[str, Any], on_error: OnError) -> Run:
-    """Return a run that takes every call and keeps nothing."""
-    facts["name"] = facts["name"] or new_run_name()
-    return Run(None, SilentLog(new_run_id()), facts=facts, on_error=on_error)
-
-
-def _take_snapshot(run: Run) -> ending.Joinable | None:
-    from runstone.capture import start_background  # only where wanted
-
-    try:
-        snapshot = start_background(run.path, run._log.writer.hex())
-    except Exception as error:
-        run._trouble("environment", error)
-        return None
-    ending.finish_before_exit(snapshot)
-    return snapshot
+runs_here: weakref.WeakValueDictionary[tuple[str, str], Run] = weakref.WeakValueDictionary()
 
 
 def _status_of(error: BaseException) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -10,12 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runstone.errors import InvalidValue, RunNotFound
+from runstone.blobs import Blobs
+from runstone.errors import InvalidValue, NotFound, RunNotFound
 from runstone.params import flatten_params
+from runstone.runlog import format as fmt
 from runstone.runlog.reader import JournalState, read_journal, to_datetime
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
-from runstone.values import JSON, Artifact, Attempt, Failure, MetricSummary, Series, Status
+from runstone.values import JSON, Artifact, Attempt, Failure, MetricSummary, Record, Series, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +153,7 @@ class RunInfo:
         return self._log.summaries()
 
     def series(self, name: str, *, attempt: int | str | None = None) -> Series:
-        """Return one metric as arrays.
+        """Return one metric as arrays: its numbers; its texts where it never was a number.
 
         Args:
             name: Metric name exactly as logged.
@@ -162,6 +165,25 @@ class RunInfo:
             FormatError: it is sealed and damaged.
         """
         return self._log.series(name, attempt=attempt)
+
+    @property
+    def record_names(self) -> list[str]:
+        """Names under which media or texts were logged, in alphabetical order."""
+        return self._log.record_names
+
+    def records(self, name: str, *, attempt: int | str | None = None) -> list[Record]:
+        """Return the media and texts of one name, in the order of time.
+
+        Args:
+            name: Exactly as logged.
+            attempt: `None`: without what a later attempt superseded; a number: what that attempt logged; `"all"`.
+
+        Raises:
+            MetricNotFound: nothing of the kind was logged under this name; the message names the nearest ones.
+            FormatError: it is sealed and damaged.
+        """
+        blobs = Blobs(self.path.absolute().parents[2] / "blobs")
+        return [_record(blobs, *row) for row in self._log.records(name, attempt=attempt)]
 
     def zoom(
         self, name: str, *, buckets: int = 1000, first_step: int | None = None, last_step: int | None = None
@@ -194,10 +216,11 @@ class RunInfo:
         return zoom(self._log, name, buckets=buckets, first=first_step, last=last_step)
 
     def points(self) -> pa.Table:
-        """Return all points as an Arrow table: `metric, step, time, value, integer, attempt, superseded`.
+        """Return all points as an Arrow table: `metric, step, time, value, integer, text, attempt, superseded`.
 
         Rows lie metric by metric, in the order in which they were logged. `value` is float64; `integer` holds the exact
-        value of integers beyond 2**53; points that a later attempt superseded are marked, not left out.
+        value of integers beyond 2**53; `text` holds texts, and media as JSON; points that a later attempt superseded
+        are marked, not left out.
         """
         from runstone.runlog.sealed import table_of  # Arrow, only where asked for
 
@@ -242,3 +265,16 @@ class RunInfo:
     def __repr__(self) -> str:
         """Say what it is in one line."""
         return f"<RunInfo {self.name} of {self.project}: {self.status}, id {self.id}>"
+
+
+def _record(blobs: Blobs, step: int, wall_s: float, kind: int, payload: str) -> Record:
+    if kind == fmt.TYPE_STRING:
+        return Record(step, wall_s, "text", size_bytes=len(payload.encode()), text=payload)
+    fields = fmt.unpack_record(payload) or {}
+    told, content = str(fields.pop("kind", "unknown")), fields.pop("hash", None)
+    form, size = fields.pop("name", None), fields.pop("size", 0)
+    path = None
+    if isinstance(content, str):
+        with contextlib.suppress(NotFound):  # the run was copied without the workspace's blobs
+            path = blobs.path(content)
+    return Record(step, wall_s, told, form, size, content, path, None, fields)

@@ -12,14 +12,18 @@ An argument given in Python wins over the environment, the environment over the 
 | `RUNSTONE_TRIAL` | JSON object with the params of the trial; set by `sweep run` |
 | `RUNSTONE_SEED` | seed of the trial, for the script to use; set by `sweep run` |
 | `RUNSTONE_ON_ERROR` | `warn` (default) or `raise`: what happens when something cannot be recorded |
+| `RUNSTONE_SYSTEM_METRICS` | `0`: no system metrics; a number: seconds between them; default 10 |
+| `RUNSTONE_PRICE_PER_KWH` | price of a kilowatt-hour, in any currency, for `runstone runs show` |
+| `RUNSTONE_CARBON_G_PER_KWH` | grams of CO2 a kilowatt-hour, for `runstone runs show` |
 | `RUNSTONE_LOG` | `mmap` or `append`: forces how the metric log is written; default by file system |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -36,6 +40,9 @@ VARIABLES = (
     "RUNSTONE_TRIAL",
     "RUNSTONE_SEED",
     "RUNSTONE_ON_ERROR",
+    "RUNSTONE_SYSTEM_METRICS",
+    "RUNSTONE_PRICE_PER_KWH",
+    "RUNSTONE_CARBON_G_PER_KWH",
     "RUNSTONE_LOG",
     "RUNSTONE_DISABLED",
 )
@@ -44,6 +51,19 @@ VARIABLES = (
 def process_environment() -> Mapping[str, str]:
     """Return a copy of this process's environment, for the environment snapshot and for child processes."""
     return dict(os.environ)
+
+
+@contextlib.contextmanager
+def variable_kept(variable: str) -> Iterator[None]:
+    """Put an environment variable back to what it is now when the block ends."""
+    before = os.environ.get(variable)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
 
 
 def read(variable: str) -> str | None:
@@ -75,6 +95,39 @@ def log_backend() -> Literal["mmap", "append"] | None:
     if value not in (None, "mmap", "append"):
         raise InvalidValue(f"RUNSTONE_LOG is {value!r}; it must be 'mmap' or 'append'")
     return cast(Literal["mmap", "append"] | None, value)
+
+
+def switch_or_seconds(variable: str, value: str) -> bool | float:
+    """Return what a variable says that switches something off or on, or gives its interval in seconds.
+
+    Raises:
+        InvalidValue: it says neither.
+    """
+    word = value.strip().lower()
+    if word in ("0", "false", "no", "off"):
+        return False
+    if word in ("true", "yes", "on"):
+        return True
+    found = number(variable)
+    return True if found is None else found
+
+
+def number(variable: str) -> float | None:
+    """Return a variable that holds a number of 0 or more, `None` where it is unset.
+
+    Raises:
+        InvalidValue: it holds something else.
+    """
+    value = read(variable)
+    if value is None:
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise InvalidValue(f"{variable} is {value!r}; it must be a number of 0 or more")
+    return found
 
 
 def is_disabled() -> bool:

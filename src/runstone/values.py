@@ -7,6 +7,7 @@
 | run | one execution that records; has params, metrics, tags, artifacts, an environment |
 | attempt | one process life of a run; a resumed run has several |
 | metric, point | a named series; `(step, value, wall time)` |
+| media, record | an image, sound, table, text, … at a step; what is known of it, and where its bytes lie |
 | param | a JSON value known before or during the run; nested, addressed with dots |
 | artifact | a file or folder that a run produced; content-addressed |
 | group | runs that belong together, such as the trials of a sweep |
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runstone.status import Status
@@ -33,6 +35,7 @@ __all__ = [
     "Failure",
     "FileEntry",
     "MetricSummary",
+    "Record",
     "Series",
     "Status",
 ]
@@ -107,7 +110,8 @@ class Series:
     Attributes:
         name: Metric name, exactly as logged.
         step: int64.
-        value: float64, NaN and ±Inf kept; int64 where only integers were logged, bool likewise.
+        value: float64, NaN and ±Inf kept; int64 where only integers were logged, bool likewise; `str` (dtype object)
+            where only texts were.
         wall_s: float64, seconds since the Unix epoch, UTC.
     """
 
@@ -125,6 +129,45 @@ class Series:
         import pandas as pd  # heavy and optional
 
         return pd.DataFrame({"step": self.step, "value": self.value, "wall_s": self.wall_s})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something other than a number that was logged at a step: an image, a table, a text, …
+
+    Attributes:
+        step: As logged.
+        wall_s: Seconds since the Unix epoch, UTC.
+        kind: `image`, `audio`, `video`, `table`, `text`, `figure`, `histogram` or `object3d`.
+        format: How its bytes are to be read, such as `png`, `wav`, `parquet`, `plotly.json`; `None` without bytes.
+        size_bytes: How many bytes it has.
+        hash: BLAKE3 of its bytes, hex; `None` for what is kept inline.
+        path: Where its bytes lie; `None` without bytes, and where the content is not in this workspace.
+        text: The text of a short one.
+        metadata: What else is known: `width`, `height`, `caption`, `sample_rate`, `columns`, `counts`, …
+    """
+
+    step: int
+    wall_s: float
+    kind: str
+    format: str | None = None
+    size_bytes: int = 0
+    hash: str | None = None
+    path: Path | None = None
+    text: str | None = None
+    metadata: dict[str, JSON] = field(default_factory=dict)
+
+    def read_text(self) -> str:
+        """Return the text of any length.
+
+        Raises:
+            OSError: its content is not in this workspace.
+        """
+        if self.text is not None:
+            return self.text
+        if self.path is None:
+            raise FileNotFoundError(f"the content of this {self.kind} is not in this workspace (hash {self.hash})")
+        return self.path.read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)

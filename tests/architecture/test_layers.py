@@ -24,8 +24,11 @@ PACKAGES = {
 LAYERS: list[set[str]] = [
     {"_version", "errors", "status", "values", "names", "settings", "params"},
     {"runlog", "blobs", "artifacts"},
-    {"ending", "current", "runinfo", "capture"},
-    {"query", "index", "comparison", "workspace", "run", "tensorboard"},
+    {"ending", "current", "runinfo", "capture", "media"},
+    {
+        *("query", "index", "comparison", "workspace", "run", "starting", "companions"),
+        *("environments", "doctor", "reproduce", "tensorboard"),
+    },
     {"cli"},
 ]
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import runstone
-from runstone.runlog import points
+from runstone.runlog import beside, points
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
 
@@ -36,7 +36,11 @@ def expected(thread: int, step: np.ndarray | int) -> Any:
     return step * 1.0000001 + thread * 0.125 + 1.0
 
 
-def train(home: Path, run_id: str, acknowledged: mmap.mmap, threads: int) -> None:
+def text_of(thread: int, step: int) -> str:
+    return f"thread {thread}, step {step} " + "ü" * (step % 50)
+
+
+def train(home: Path, run_id: str, acknowledged: mmap.mmap, threads: int, with_records: bool) -> None:
     sys.setswitchinterval(1e-5)  # many more thread switches than usual, at many more places
     run = runstone.start_run(
         workspace=home, run_id=run_id, project="kill", params={"threads": threads}, environment=False
@@ -48,6 +52,10 @@ def train(home: Path, run_id: str, acknowledged: mmap.mmap, threads: int) -> Non
         log, first, second = run.log, f"t{thread}/x", f"t{thread}/y"
         for step in range(10**9):
             log({first: expected(thread, step), second: -expected(thread, step)}, step=step)
+            if with_records:
+                log({f"t{thread}/text": text_of(thread, step)}, step=step)
+                if step % 100 == 0:
+                    run.log_histogram(f"t{thread}/histogram", [float(step)], bins=1, step=step)
             counts[thread] = step + 1  # one store of 8 bytes; struct.pack_into would write zeros first
             if step % 997 == 0:  # new names all the time
                 log({f"t{thread}/late{step}": expected(thread, step)}, step=step)
@@ -66,6 +74,15 @@ def mutate(mutation: str) -> None:
             rest(memory, offset, step, wall, value, key)
 
         points._PACK_FLOAT = pack  # type: ignore[assignment]
+    elif mutation == "slot-first":
+        put = beside.SideFile.put
+
+        def put_later(self: beside.SideFile, payload: bytes) -> int:
+            offset = self._end  # the slot is stored before the bytes are there
+            threading.Timer(0.001, put, (self, payload)).start()
+            return offset
+
+        beside.SideFile.put = put_later  # type: ignore[method-assign]
     elif mutation == "buffer":
         real, waiting = points.MappedPoints.log, []
 
@@ -86,7 +103,7 @@ def one_round(home: Path, number: int, options: argparse.Namespace, rng: random.
     if pid == 0:
         try:
             mutate(options.mutation)
-            train(home, run_id, acknowledged, options.threads)
+            train(home, run_id, acknowledged, options.threads, options.records)
         finally:
             os._exit(3)
     while counts[0] == 0:
@@ -117,15 +134,32 @@ def one_round(home: Path, number: int, options: argparse.Namespace, rng: random.
             totals["lost"] += count - int(np.isin(np.arange(count), series.step).sum())
             totals["wrong"] += int((series.value != sign * expected(thread, series.step)).sum())
             totals["wrong"] += len(series) - len(np.unique(series.step))
+        if options.records:
+            check_records(info, log, thread, counts[thread], totals)
     if options.live:
         collect(seen, tail, totals)
         whole = {
             name: {(int(s), float(v)) for s, v in zip(log.series(name).step, log.series(name).value, strict=True)}
             for name in log.names
+            if name not in log.record_names
         }
         totals["live_differs"] += whole != seen
     totals["kills"] += 1
     shutil.rmtree(folder)
+
+
+def check_records(info: runstone.RunInfo, log: MetricLog, thread: int, count: int, totals: dict[str, int]) -> None:
+    for name, every in ((f"t{thread}/text", 1), (f"t{thread}/histogram", 100)):
+        wanted = len(range(0, count, every))
+        totals["acknowledged"] += wanted
+        records = info.records(name) if name in log.record_names else []
+        totals["found"] += len(records)
+        totals["lost"] += wanted - len({record.step for record in records} & set(range(0, count, every)))
+        for record in records:
+            right = (
+                record.text == text_of(thread, record.step) if every == 1 else record.metadata.get("min") == record.step
+            )
+            totals["wrong"] += not right
 
 
 def collect(seen: dict[str, set[tuple[int, float]]], tail: MetricTail, totals: dict[str, int]) -> None:
@@ -141,7 +175,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--live", action="store_true", help="follow the run while it is written")
-    parser.add_argument("--mutation", choices=["none", "commit-first", "buffer"], default="none")
+    parser.add_argument("--records", action="store_true", help="log texts and histograms too")
+    parser.add_argument("--mutation", choices=["none", "commit-first", "buffer", "slot-first"], default="none")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     rng = random.Random(options.seed)

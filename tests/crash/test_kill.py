@@ -52,6 +52,18 @@ def test_killed_run_on_a_file_system_without_maps_loses_nothing() -> None:
     assert_nothing_lost(kill("--kills", str(kills), "--threads", "2", "--live", backend="append"), kills)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("backend", ["mmap", "append"])
+def test_killed_run_loses_no_text_and_no_record_that_was_acknowledged(backend: str) -> None:
+    kills = 300 if IS_SOAK else 15
+    assert_nothing_lost(kill("--kills", str(kills), "--threads", "2", "--live", "--records", backend=backend), kills)
+
+
+def test_a_slot_stored_before_its_text_is_found_out() -> None:
+    counts = kill("--kills", "10", "--records", "--mutation", "slot-first")
+    assert counts["lost"] + counts["wrong"] + counts["unnamed"] > 0
+
+
 def test_a_commit_word_stored_first_is_found_out() -> None:
     counts = kill("--kills", "100", "--mutation", "commit-first")
     assert counts["wrong"] + counts["unnamed"] > 0

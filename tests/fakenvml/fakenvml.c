@@ -2,8 +2,8 @@
  *
  * Written from the structures that nvidia-ml-py declares; contains nothing of the vendor's header.
  *
- * State is a text file of lines "key value", named by $FAKENVML or fakenvml_config(path). It is read again at each
- * call, so a test changes the GPUs while the process that looks at them runs.
+ * State is a text file of lines "key value", named by $FAKENVML or fakenvml_config(path). It is read again when it has
+ * changed, so a test changes the GPUs while the process that looks at them runs.
  *
  *   count N                    number of GPUs (1)
  *   init CODE                  what nvmlInit returns
@@ -15,6 +15,8 @@
  *   gpu0.err.FUNCTION CODE     this function fails for this GPU
  *   gpu0.procs PID:BYTES[:GPU_INSTANCE:COMPUTE_INSTANCE],...     bytes -1: not available
  *   gpu0.links.N.peer BUS_ID   where NVLink N leads
+ *   gpu0.gpm 0                 the GPU has no activity counters; gpu0.gpm.METRIC VALUE or "none"
+ *   gpu0.xid CODE, gpu0.xid_seq N    an error event, told once for each greater N
  *   topology.0.1 LEVEL         what lies between two GPUs (50: the sockets)
  *
  * Build: cc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 fakenvml.c
@@ -23,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +40,7 @@ enum {
     NOT_SUPPORTED = 3,
     NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
+    TIMEOUT = 10,
     GPU_IS_LOST = 15,
 };
 
@@ -59,21 +63,48 @@ u64 fakenvml_calls(void) { return call_count; }
 
 /* --- the state file --------------------------------------------------------------------------------------- */
 
-static int look_up(const char *key, char *value, size_t size) {
-    const char *path = config_path[0] ? config_path : getenv("FAKENVML");
-    FILE *file = path ? fopen(path, "r") : NULL;
-    size_t length = strlen(key);
-    char line[4096];
-    int is_found = 0;
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file)) {
-        if (strncmp(line, key, length) || line[length] != ' ') continue;
-        char *text = line + length + 1;
-        text[strcspn(text, "\r\n")] = 0;
-        snprintf(value, size, "%s", text);
-        is_found = 1;
+enum { MOST_LINES = 1024 };
+
+static struct { char key[96], value[1024]; } lines[MOST_LINES];
+static int line_count;
+static struct stat seen;
+static char lock;
+
+static int has_changed(const struct stat *now) {
+    return now->st_ino != seen.st_ino || now->st_size != seen.st_size ||
+           now->st_mtim.tv_sec != seen.st_mtim.tv_sec || now->st_mtim.tv_nsec != seen.st_mtim.tv_nsec ||
+           now->st_ctim.tv_sec != seen.st_ctim.tv_sec || now->st_ctim.tv_nsec != seen.st_ctim.tv_nsec;
+}
+
+static void read_lines(const char *path) {
+    struct stat now;
+    char line[2048];
+    FILE *file;
+    if (!path || stat(path, &now) || !has_changed(&now) || !(file = fopen(path, "r"))) return;
+    seen = now;
+    line_count = 0;
+    while (line_count < MOST_LINES && fgets(line, sizeof line, file)) {
+        char *space = strchr(line, ' ');
+        if (!space) continue;
+        *space = 0;
+        space[1 + strcspn(space + 1, "\r\n")] = 0;
+        snprintf(lines[line_count].key, sizeof lines[0].key, "%.95s", line);
+        snprintf(lines[line_count].value, sizeof lines[0].value, "%.1023s", space + 1);
+        line_count++;
     }
     fclose(file);
+}
+
+static int look_up(const char *key, char *value, size_t size) {
+    int is_found = 0;
+    while (__atomic_test_and_set(&lock, __ATOMIC_ACQUIRE)) usleep(10);
+    read_lines(config_path[0] ? config_path : getenv("FAKENVML"));
+    for (int i = line_count - 1; i >= 0 && !is_found; i--) {
+        if (strcmp(lines[i].key, key)) continue;
+        snprintf(value, size, "%s", lines[i].value);
+        is_found = 1;
+    }
+    __atomic_clear(&lock, __ATOMIC_RELEASE);
     return is_found;
 }
 
@@ -101,7 +132,8 @@ static status enter(const char *function, const device *d, int needs_init) {
     u64 code;
     call_count++;
     snprintf(key, sizeof key, "delay_us.%s", function);
-    usleep((useconds_t)number(key, number("delay_us", 0)));
+    u64 delay_us = number(key, number("delay_us", 0));
+    if (delay_us) usleep((useconds_t)delay_us);
     if (needs_init && !init_count) return UNINITIALIZED;
     snprintf(key, sizeof key, "err.%s", function);
     if ((code = number(key, 0))) return (status)code;
@@ -152,6 +184,7 @@ const char *nvmlErrorString(status code) {
         case 4: return "Insufficient Permissions";
         case 6: return "Not Found";
         case 9: return "Driver Not Loaded";
+        case 10: return "Timeout";
         case 12: return "NVML Shared Library Not Found";
         case 13: return "Function Not Found";
         case 15: return "GPU is lost";
@@ -470,6 +503,154 @@ status nvmlDeviceGetTotalEccErrors(device *d, int type, int counter, u64 *out) {
     *out = gpu_number(d->gpu, type ? "ecc_uncorrected" : "ecc_corrected", 0);
     return SUCCESS;
 }
+
+status nvmlDeviceGetRemappedRows(device *d, u32 *corrected, u32 *uncorrected, u32 *is_pending, u32 *has_failed) {
+    ENTER(d);
+    *corrected = (u32)gpu_number(d->gpu, "remapped_corrected", 0);
+    *uncorrected = (u32)gpu_number(d->gpu, "remapped_uncorrected", 0);
+    *is_pending = (u32)gpu_number(d->gpu, "remap_pending", 0);
+    *has_failed = (u32)gpu_number(d->gpu, "remap_failed", 0);
+    return SUCCESS;
+}
+
+status nvmlDeviceGetRetiredPages(device *d, int cause, u32 *count, u64 *out) {
+    ENTER(d);
+    u32 found = (u32)gpu_number(d->gpu, cause ? "retired_double" : "retired_single", 0), room = *count;
+    *count = found;
+    if (found > room) return INSUFFICIENT_SIZE;
+    for (u32 i = 0; out && i < found; i++) out[i] = 0x1000ull * (i + 1);
+    return SUCCESS;
+}
+
+#define CODER(function, field)                                        \
+    status function(device *d, u32 *out, u32 *period_us) {            \
+        ENTER(d);                                                     \
+        *out = (u32)gpu_number(d->gpu, field, 0);                     \
+        *period_us = 100000;                                          \
+        return SUCCESS;                                               \
+    }
+
+CODER(nvmlDeviceGetEncoderUtilization, "encoder")
+CODER(nvmlDeviceGetDecoderUtilization, "decoder")
+
+typedef struct {
+    u32 field, scope;
+    int64_t timestamp, latency_us;
+    int type;
+    status code;
+    union { double real; u32 small; u64 large; } value;
+} field_value;
+
+status nvmlDeviceGetFieldValues(device *d, int count, field_value *values) {
+    ENTER(d);
+    for (int i = 0; i < count; i++) {
+        field_value *v = &values[i];
+        v->code = SUCCESS;
+        if (v->field == 82) {
+            v->type = 1;
+            v->value.small = (u32)gpu_number(d->gpu, "mem_temp", 71);
+        } else if ((v->field == 138 || v->field == 139) && v->scope == ~0u && has_link(d, 0)) {
+            v->type = 3;
+            v->value.large = gpu_number(d->gpu, v->field == 138 ? "nvlink_tx_kib" : "nvlink_rx_kib", 0);
+        } else {
+            v->code = NOT_SUPPORTED;
+        }
+    }
+    return SUCCESS;
+}
+
+/* --- activity counters ------------------------------------------------------------------------------------ */
+
+typedef struct { const device *of; u32 instance; u64 taken; } gpm_sample;
+typedef struct { u32 id; status code; double value; const char *names[3]; } gpm_metric;
+typedef struct { u32 version, count; gpm_sample *first, *second; gpm_metric metrics[]; } gpm_request;
+typedef struct { u32 version, is_supported; } gpm_support;
+
+static u64 gpm_clock;
+
+status nvmlGpmQueryDeviceSupport(device *d, gpm_support *out) {
+    ENTER(d);
+    out->is_supported = gpu_number(d->gpu, "gpm", 1) != 0;
+    return SUCCESS;
+}
+
+status nvmlGpmSampleAlloc(gpm_sample **out) {
+    ENTER(NULL);
+    *out = calloc(1, sizeof **out);
+    return SUCCESS;
+}
+
+status nvmlGpmSampleFree(gpm_sample *sample) {
+    free(sample);
+    return SUCCESS;
+}
+
+status nvmlGpmSampleGet(device *d, gpm_sample *sample) {
+    ENTER(d);
+    if (gpu_number(d->gpu, "mig_count", 0)) return NOT_SUPPORTED;
+    *sample = (gpm_sample){d, 0, ++gpm_clock};
+    return SUCCESS;
+}
+
+status nvmlGpmMigSampleGet(device *d, u32 instance, gpm_sample *sample) {
+    ENTER(d);
+    if (instance == 0 || instance > gpu_number(d->gpu, "mig_count", 0)) return INVALID_ARGUMENT;
+    *sample = (gpm_sample){d, instance, ++gpm_clock};
+    return SUCCESS;
+}
+
+status nvmlGpmMetricsGet(gpm_request *request) {
+    const gpm_sample *a = request->first, *b = request->second;
+    char key[64], value[64];
+    ENTER(NULL);
+    if (request->version != 1 || a->of != b->of || a->instance != b->instance || a->taken >= b->taken)
+        return INVALID_ARGUMENT;
+    for (u32 i = 0; i < request->count; i++) {
+        gpm_metric *m = &request->metrics[i];
+        snprintf(key, sizeof key, "gpu%d.gpm.%u", a->of->gpu, m->id);
+        int is_set = look_up(key, value, sizeof value);
+        m->code = is_set && !strcmp(value, "none") ? NOT_SUPPORTED : SUCCESS;
+        m->value = is_set ? strtod(value, NULL) : (double)m->id;
+    }
+    return SUCCESS;
+}
+
+/* --- events ----------------------------------------------------------------------------------------------- */
+
+typedef struct { int is_wanted[MOST_GPUS]; u64 told[MOST_GPUS]; } event_set;
+typedef struct { device *of; u64 type, data; u32 gpu_instance, compute_instance; } event;
+
+status nvmlEventSetCreate(event_set **out) {
+    ENTER(NULL);
+    *out = calloc(1, sizeof **out);
+    return SUCCESS;
+}
+
+status nvmlDeviceRegisterEvents(device *d, u64 types, event_set *set) {
+    ENTER(d);
+    set->is_wanted[d->gpu] = (types & 8) != 0;
+    set->told[d->gpu] = gpu_number(d->gpu, "xid_seq", 0);
+    return SUCCESS;
+}
+
+status nvmlEventSetWait_v2(event_set *set, event *out, u32 timeout_ms) {
+    (void)timeout_ms;
+    ENTER(NULL);
+    for (int gpu = 0; gpu < MOST_GPUS; gpu++) {
+        if (!set->is_wanted[gpu] || set->told[gpu] >= gpu_number(gpu, "xid_seq", 0)) continue;
+        set->told[gpu]++;
+        *out = (event){&gpus[gpu], 8, gpu_number(gpu, "xid", 79), ~0u, ~0u};
+        return SUCCESS;
+    }
+    return TIMEOUT;
+}
+
+status nvmlEventSetFree(event_set *set) {
+    free(set);
+    return SUCCESS;
+}
+
+/* --- processes -------------------------------------------------------------------------------------------- */
 
 typedef struct { u32 pid; u64 used; u32 gpu_instance, compute_instance; } process_info;
 

@@ -81,7 +81,7 @@ def test_other_tools_read_the_file_as_it_is(home: Path) -> None:
     folder = record(home, count=100)
     seal(folder)
     frame = pd.read_parquet(folder / "metrics.parquet")
-    assert list(frame.columns) == ["metric", "step", "time", "value", "integer", "attempt", "superseded"]
+    assert list(frame.columns) == ["metric", "step", "time", "value", "integer", "text", "attempt", "superseded"]
     loss = frame[frame["metric"] == "loss"]
     assert loss["step"].tolist() == list(range(100))
     assert loss["time"].dt.tz is not None

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runstone.capture.entry import note_main
 from runstone.capture.forks import importing
 
 if TYPE_CHECKING:  # it would be the first to import dataclasses, on the time of the caller
@@ -51,6 +52,7 @@ def start_background(
         log_backend: How the metric log is written, `mmap` or `append`.
         privacy: What to leave out.
     """
+    note_main()
     return Background(run_path, writer, store=store or run_path, log_backend=log_backend, privacy=privacy)
 
 

@@ -21,7 +21,7 @@ from runstone.capture import redact
 from runstone.capture.command import Output, run
 from runstone.capture.context import Context
 from runstone.capture.facts import Facts, Missing, absent
-from runstone.capture.process import entry_file
+from runstone.capture.entry import entry_file
 from runstone.values import JSON
 
 PATCH_BYTES = 1 << 20

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from runstone import settings
 from runstone.capture.context import Context
 from runstone.capture.facts import Facts, Missing, absent
 from runstone.capture.forks import importing
@@ -174,7 +175,8 @@ def read_blas(facts: Facts, _: Context) -> None:
     """Libraries of linear algebra and OpenMP that are loaded, and their threads."""
     if "numpy" not in sys.modules and "torch" not in sys.modules:
         raise absent("neither numpy nor torch is imported")
-    with importing:
+    # Importing it sets a variable that would go on to the processes of the user.
+    with importing, settings.variable_kept("KMP_DUPLICATE_LIB_OK"):
         import threadpoolctl  # optional, and scikit-learn brings it
 
         pools = threadpoolctl.threadpool_info()

@@ -15,6 +15,7 @@ import psutil
 
 from runstone.capture import redact
 from runstone.capture.context import Context
+from runstone.capture.entry import entry_file
 from runstone.capture.facts import Facts, Missing, absent
 
 _RANK = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
@@ -76,15 +77,9 @@ def entry_kind() -> str:
     main = sys.modules.get("__main__")
     if getattr(main, "__spec__", None) is not None:
         return "module"
-    if getattr(main, "__file__", None):
+    if entry_file() is not None:
         return "script"
     return "command" if "-c" in sys.orig_argv[1:] else "repl"
-
-
-def entry_file() -> Path | None:
-    """Return the file that `__main__` was loaded from, if it was."""
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(file).absolute() if isinstance(file, str) else None
 
 
 def _entry() -> str | None:

@@ -1,4 +1,4 @@
-"""`runstone env`: what a run records of machine, Python and code; or what one has recorded."""
+"""`runstone env`: what a run records of machine, Python and code; what one has recorded; what differs between two."""
 
 from __future__ import annotations
 
@@ -8,13 +8,36 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from runstone.cli._output import clean, console, counted, duration, is_terminal, moment_text, say, size, to_json
+from runstone.cli._output import (
+    cell,
+    clean,
+    console,
+    counted,
+    duration,
+    is_terminal,
+    moment_text,
+    say,
+    short_id,
+    show,
+    size,
+    table,
+    to_json,
+)
 from runstone.cli.main import workspace_of, workspace_option
+from runstone.environments import (
+    EnvironmentChange,
+    EnvironmentDiff,
+    EnvironmentGroup,
+    diff_environments,
+    recorded_patch,
+)
 from runstone.errors import NotFound
+from runstone.runinfo import RunInfo
 
 # A line is a label and its parts; a part is text, or a reason why there is none.
 _Line = tuple[str, Text]
@@ -29,17 +52,150 @@ _TELLING_FLAGS = (
 _MOST_NAMES = 8
 
 
-@click.command(name="env")
-@click.argument("reference", metavar="[RUN]", required=False)
+_TITLES = {
+    "code": "Code",
+    "packages": "Python and packages",
+    "gpu": "GPU, driver, CUDA",
+    "numerics": "Determinism and precision",
+    "cpu": "CPU and threads",
+    "variables": "Variables",
+    "limits": "Limits and memory",
+    "system": "System",
+}
+_SIZES = {"memory", "swap", "shared memory", "locked memory", "memory limit", "memory throttled from", "swap limit"}
+_MOST_ROWS = 25
+
+
+class _RunOrCommand(click.Group):
+    """A group in which a word that is no subcommand is a run."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand, or the one that shows a run."""
+        if args[0] in self.commands:
+            return super().resolve_command(ctx, args)
+        return "show", _show_run, args
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Say that a run may stand here."""
+        return ["[OPTIONS]", "[RUN | COMMAND ...]"]
+
+
+@click.group(name="env", cls=_RunOrCommand, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print everything that is known, as JSON.")
 @workspace_option
 @click.pass_context
-def env(ctx: click.Context, reference: str | None, as_json: bool) -> None:
+def env(ctx: click.Context, as_json: bool) -> None:
     """Show what a run would record of this machine, Python and code; with RUN, what that run has recorded.
 
     A field without a value says why. `--json` has every field, such as all packages and CPU flags.
     """
-    snapshot = _taken_now() if reference is None else _stored(ctx, reference)
+    ctx.meta["runstone.env.as_json"] = as_json
+    if ctx.invoked_subcommand is None:
+        _present(_taken_now(), None, as_json=as_json)
+
+
+@click.command(name="show", add_help_option=False)
+@click.argument("reference", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("-h", "--help", "wants_help", is_flag=True)
+@workspace_option
+@click.pass_context
+def _show_run(ctx: click.Context, reference: str, as_json: bool, wants_help: bool) -> None:
+    if wants_help and ctx.parent is not None:
+        say(ctx.parent.get_help())
+        return
+    as_json = as_json or ctx.meta["runstone.env.as_json"]
+    _present(_stored(workspace_of(ctx).run(reference)), reference, as_json=as_json)
+
+
+@env.command(name="diff", short_help="Show what differs between the environments of two runs.")
+@click.argument("left", metavar="RUN")
+@click.argument("right", metavar="[RUN]", required=False)
+@click.option("--all", "show_all", is_flag=True, help="Show every row, however many there are.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@workspace_option
+@click.pass_context
+def diff_command(
+    ctx: click.Context, left: str, right: str | None, show_all: bool, exit_code: bool, as_json: bool
+) -> None:
+    """Show what differs between the environments of two runs, most likely to matter first.
+
+    With one RUN: between it and this machine, Python and checkout as they are now. What is never the same (process
+    ids, times, free memory) is left out.
+    """
+    workspace = workspace_of(ctx)
+    runs = [workspace.run(reference) for reference in (left, right) if reference is not None]
+    first = runs[0]
+    if len(runs) == 2:
+        second = runs[1]
+        found = diff_environments(
+            _stored(first),
+            _stored(second),
+            left_patch=recorded_patch(first),
+            right_patch=recorded_patch(second),
+        )
+    else:
+        patch, snapshot = _now_with_patch()
+        found = diff_environments(
+            _stored(first), snapshot, left_patch=recorded_patch(first), right_patch=patch, is_same_program=False
+        )
+    if as_json:
+        sides = {side: {"id": run.id, "name": run.name} for side, run in zip(("left", "right"), runs, strict=False)}
+        say(to_json({"left": sides["left"], "right": sides.get("right"), **found.to_dict()}))
+    else:
+        show(*_diff_parts(found, runs, show_all=show_all or not is_terminal()))
+    if exit_code and not found.is_equal:
+        ctx.exit(1)
+
+
+def _diff_parts(found: EnvironmentDiff, runs: list[RunInfo], *, show_all: bool) -> Iterator[RenderableType]:
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{run.name} {short_id(run.id)}" for run in runs]
+    titles = [*names, "now here"][:2]
+    for group in found.groups:
+        if group.changes:
+            yield _diff_heading(group)
+            rows = [_diff_row(change) for change in (group.changes if show_all else group.changes[:_MOST_ROWS])]
+            yield Padding(table(["", (titles[0], "fold"), (titles[1], "fold")], rows), (0, 0, 1, 2), expand=False)
+            if len(group.changes) > len(rows):
+                yield Text(f"  … and {len(group.changes) - len(rows)} more; --all shows them\n", style="dim")
+    same = [f"{_TITLES[group.name]} ({group.equal})" for group in found.groups if not group.changes and group.equal]
+    if found.is_equal:
+        yield Text("The environments are the same in everything that was recorded of both.", style="green")
+    if same:
+        yield Text(f"The same: {', '.join(same)}", style="dim")
+    if found.unknown:
+        yield Text("Not known on one side:", style="yellow")
+        for one in found.unknown:
+            of = titles[0] if one.side == "left" else titles[1]
+            yield Text(f"  {clean(one.name)} of {clean(of)}: {clean(one.why)}", style="dim")
+
+
+def _diff_heading(group: EnvironmentGroup) -> Text:
+    text = Text(_TITLES[group.name], style="bold")
+    text.append(f"  {len(group.changes)} differ, {group.equal} equal", style="dim")
+    return text
+
+
+def _diff_row(change: EnvironmentChange) -> list[Text]:
+    return [Text(clean(change.name)), _diff_cell(change, change.left), _diff_cell(change, change.right)]
+
+
+def _diff_cell(change: EnvironmentChange, value: Any) -> Text:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if change.name in _SIZES or change.name.startswith("memory_bytes"):
+            return Text(size(value))
+        return Text(str(value))
+    if change.name == "commit" and isinstance(value, str):
+        return Text(clean(value[:12]))
+    return cell(value)
+
+
+def _present(snapshot: dict[str, Any], reference: str | None, *, as_json: bool) -> None:
     if as_json:
         say(to_json(snapshot))
         return
@@ -60,8 +216,21 @@ def _taken_now() -> dict[str, Any]:
     return snapshot()
 
 
-def _stored(ctx: click.Context, reference: str) -> dict[str, Any]:
-    run = workspace_of(ctx).run(reference)
+def _now_with_patch() -> tuple[bytes, dict[str, Any]]:
+    """Return the snapshot of this machine, and what is not committed in the checkout of this folder."""
+    from runstone.capture.collect import collect
+
+    patches: list[bytes] = []
+
+    def keep(patch: bytes) -> str:
+        patches.append(patch)
+        return "patch"
+
+    snapshot = collect(keep_patch=keep)
+    return (patches[0] if patches else b""), snapshot
+
+
+def _stored(run: RunInfo) -> dict[str, Any]:
     if run.environment is None:
         raise NotFound(
             f"run {run.name!r} has no environment: it was started with environment=False, or ended before it was taken"

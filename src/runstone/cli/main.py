@@ -27,6 +27,12 @@ _COMMANDS = {
     "env": ("runstone.cli.env", "env", "Show what a run would record of this machine, Python and code."),
     "runs": ("runstone.cli.runs", "runs", "List, show, delete and restore runs."),
     "compare": ("runstone.cli.compare", "compare_command", "Put runs side by side: what differs, and how they did."),
+    "doctor": ("runstone.cli.doctor", "doctor_command", "Say what was wrong with a run."),
+    "reproduce": (
+        "runstone.cli.reproduce",
+        "reproduce_command",
+        "Put what a run needs to be done again into a folder; run it there.",
+    ),
     "seal": ("runstone.cli.files", "seal_command", "Make the metrics of ended runs compact."),
     "export": ("runstone.cli.files", "export_command", "Write the points of runs as Parquet or CSV."),
     "import": ("runstone.cli.imports", "import_group", "Make runs of what other tools recorded."),

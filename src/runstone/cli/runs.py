@@ -18,6 +18,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from runstone import settings
+from runstone.capture.metrics.energy import energy_of
 from runstone.cli._output import (
     ago,
     cell,
@@ -36,9 +38,12 @@ from runstone.cli._output import (
     to_json,
     width_of,
 )
+from runstone.cli.doctor import finding_parts
 from runstone.cli.main import Suggesting, workspace_of, workspace_option
+from runstone.doctor import top_findings
 from runstone.index.conditions import Attribute, Field, Metric, Param, Tag, fields_in
 from runstone.index.records import RunRecord, split_path, unescaped
+from runstone.names import SYSTEM
 from runstone.params import flatten_params
 from runstone.query.parser import parse_fields, parse_filter, parse_order
 from runstone.query.table import RunTable, plain, value_of
@@ -174,7 +179,7 @@ def _differing_params(records: Sequence[RunRecord]) -> list[str]:
 
 def _telling_metrics(records: Sequence[RunRecord]) -> list[str]:
     """Return the metrics, those that differ between runs first, then those that most runs have, then by name."""
-    having = Counter(name for record in records for name in record.metrics)
+    having = Counter(name for record in records for name in record.metrics if not name.startswith(SYSTEM))
     values: dict[str, set[str]] = {}
     for record in records:
         for name, summary in record.metrics.items():
@@ -376,9 +381,22 @@ def _sections(info: RunInfo) -> Iterator[RenderableType]:
     if info.tags:
         yield _heading("Tags", len(info.tags))
         yield _indented(_pairs([(name, cell(text)) for name, text in sorted(info.tags.items())]))
-    if info.metrics:
-        yield _heading("Metrics", len(info.metrics))
-        yield _indented(_metrics_table(list(info.metrics.values())))
+    metrics = [summary for name, summary in info.metrics.items() if not name.startswith(SYSTEM)]
+    if metrics:
+        yield _heading("Metrics", len(metrics))
+        yield _indented(_metrics_table(metrics))
+    if info.record_names:
+        yield _heading("Media and texts", len(info.record_names))
+        yield _indented(Text("\n".join(clean(name) for name in info.record_names)))
+    system = list(_system(info))
+    if system:
+        yield _heading("System")
+        yield _indented(_pairs(system))
+    findings = top_findings(info)
+    if findings:
+        yield _heading("Findings", len(findings))
+        for finding in findings:
+            yield from finding_parts(finding)
     if info.artifacts:
         yield _heading("Artifacts", len(info.artifacts))
         yield _indented(_artifacts_table(info.artifacts))
@@ -395,6 +413,36 @@ def _sections(info: RunInfo) -> Iterator[RenderableType]:
         if info.dropped:
             lines.append(f"{counted(info.dropped, 'point')} could not be written")
         yield _indented(Text("\n".join(lines), style="yellow"))
+
+
+def _system(info: RunInfo) -> Iterator[tuple[str, Text]]:
+    """Yield what the machine did on the whole; every series is in `info.metrics`."""
+    for title, name, unit in (
+        ("CPU", "cpu/percent", "%"),
+        ("memory", "memory/percent", "%"),
+        ("largest process", "process/rss_bytes", ""),
+    ):
+        summary = info.metrics.get(f"{SYSTEM}{name}")
+        if summary is not None and summary.mean is not None and summary.max is not None:
+            mean, top = (
+                (f"{summary.mean:.0f} %", f"{summary.max:.0f} %")
+                if unit
+                else (
+                    size(int(summary.mean)),
+                    size(int(summary.max)),
+                )
+            )
+            yield title, Text(f"{mean} on average, at most {top}")
+    energy = energy_of(info)
+    if energy.total_j is not None:
+        text = f"{energy.total_j / 1000:,.1f} kJ"
+        price, carbon = settings.number("RUNSTONE_PRICE_PER_KWH"), settings.number("RUNSTONE_CARBON_G_PER_KWH")
+        text += f", cost {energy.cost(price):.4g}" if price is not None else ""
+        text += f", {energy.carbon_g(carbon):,.1f} g CO2" if carbon is not None else ""
+        yield "energy", Text(text)
+    count = sum(name.startswith(SYSTEM) for name in info.metrics)
+    if count:
+        yield "series", Text(f"{count} under {SYSTEM}")
 
 
 def _headline(info: RunInfo) -> Text:

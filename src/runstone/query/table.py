@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from runstone.index.conditions import Attribute, Field, Metric, Param, Tag
 from runstone.index.records import RunRecord, escaped, list_text, split_path, unescaped
+from runstone.names import SYSTEM
 from runstone.params import flatten_params
 from runstone.query.parser import parse_field
 from runstone.values import JSON, MetricSummary
@@ -188,6 +189,7 @@ class RunTable(Sequence["RunInfo"]):
         rows = shown.to_dicts()
         columns = ["id", "name", "project", "status", "duration"]
         rest = [name for name in shown.columns if name.startswith(("metrics.", "params."))]
+        rest = [name for name in rest if not name.startswith(f"metrics.{SYSTEM}")]
         telling = [name for name in rest if len({plain(row.get(name)) for row in rows}) > 1] or rest
         columns = [*columns, *telling[: _SHOWN_COLUMNS - len(columns)]]
         cells = [[_short(name, row.get(name)) for name in columns] for row in rows]

@@ -25,7 +25,10 @@ MOST_SLOTS = 131072  # 4 MiB
 _HEADER = struct.Struct("<8sHHIIII16sIQdd")
 _CRC = struct.Struct("<I")
 
-TYPE_FLOAT, TYPE_INT, TYPE_BOOL = 0, 1, 2
+TYPE_FLOAT, TYPE_INT, TYPE_BOOL, TYPE_STRING, TYPE_RECORD = range(5)
+TYPES = 5
+BESIDE = (TYPE_STRING, TYPE_RECORD)
+"""Types whose slots hold where their bytes begin in the side file."""
 
 
 class SegmentHeader(NamedTuple):
@@ -112,6 +115,40 @@ def unpack_keys(data: bytes) -> dict[int, tuple[str, int]]:
             keys[key] = (payload[_KEY.size :].decode("utf-8", "replace"), kind)
         offset += _FRAME.size + length
     return keys
+
+
+# --- side file --------------------------------------------------------------------------------------------------------
+def pack_side(payload: bytes) -> bytes:
+    """Return the frame of a text or record in the side file."""
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def side_length(data: bytes) -> int:
+    """Return how long the frame is that begins here, itself included; 0 where that is torn."""
+    return _FRAME.size + int(_FRAME.unpack_from(data)[0]) if len(data) >= _FRAME.size else 0
+
+
+def unpack_side(data: bytes, offset: int) -> bytes | None:
+    """Return the payload of the frame at `offset`, `None` where it is torn or damaged."""
+    if offset < 0 or offset + _FRAME.size > len(data):
+        return None
+    length, crc = _FRAME.unpack_from(data, offset)
+    payload = data[offset + _FRAME.size : offset + _FRAME.size + length]
+    return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+
+
+def pack_record(record: dict[str, Any]) -> bytes:
+    """Return the payload of a record: JSON, with floats that JSON lacks written as in the journal."""
+    return encode_event(record)[:-1]
+
+
+def unpack_record(payload: bytes | str) -> dict[str, Any] | None:
+    """Return a record, `None` where it is none."""
+    try:
+        record = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return _unescape(record) if isinstance(record, dict) else None
 
 
 # --- status and control -----------------------------------------------------------------------------------------------

@@ -12,27 +12,31 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import mmap
-import operator
 import os
 import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from runstone.errors import InvalidValue, RunFinished
-from runstone.names import check_name, shown
+from runstone.errors import RunFinished
+from runstone.names import check_name
 from runstone.runlog import format as fmt
+from runstone.runlog.beside import Beside, write_whole
 from runstone.runlog.filesystem import Backend, reserve
+from runstone.runlog.pending import Pending
+from runstone.runlog.scalars import INT64, as_step, flatten_metrics, step_error
+
+if TYPE_CHECKING:
+    from runstone.runlog.columns import Columns
 
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14, not in the mmap module of Python 3.11
 _RETRY_S = 1.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MAX_DEPTH = 32
-_INT64 = range(-(2**63), 2**63)
 _PACK_FLOAT = fmt.FLOAT_SLOT.pack_into
 _PACK_INT = fmt.INT_SLOT.pack_into
 _FLOAT_BYTES = fmt.FLOAT_SLOT.pack
@@ -50,6 +54,18 @@ class Points(Protocol):
     def log_one(self, name: str, value: Any, step: int) -> None:
         """Keep one value."""
 
+    def log_series(self, name: str, steps: Any, values: Any) -> int | None:
+        """Keep a value for each of many steps; return the last step, `None` where there are none."""
+
+    def log_record(self, name: str, record: dict[str, Any], step: int) -> None:
+        """Keep a JSON object."""
+
+    def waiting(self) -> int:
+        """Return how many values are still on their way from a GPU, or behind such ones."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for those, and keep them; return how many did not come in time and are lost."""
+
     def tend(self) -> None:
         """Do the work that must not be done on the training thread. Called by the keeper."""
 
@@ -63,115 +79,8 @@ class Points(Protocol):
         """Let go of inherited files in a forked child, without a lock."""
 
 
-class KeyTable:
-    """The names of one writer's metrics and their ids. A name of another type has another id."""
-
-    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None]) -> None:
-        self._directory = directory
-        self._before_first = before_first
-        self._file = f"{writer_hex}.keys"
-        self._fd: int | None = None
-        self._next = itertools.count(1)
-        self._lock = threading.RLock()
-        self.ids: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({}, {}, {})
-        """Ids by name, one dict for each type: float, int, bool."""
-
-    def add(self, name: object, kind: int) -> int:
-        """Return the id of a name, written to the file before it is first used.
-
-        Raises:
-            InvalidName: the name cannot be kept.
-            OSError: it could not be written.
-        """
-        name = check_name(name, "metric")
-        with self._lock:
-            known = self.ids[kind].get(name)
-            if known is not None:
-                return known
-            if self._fd is None:
-                self._before_first()
-                # not exclusive: a signal handler that logs may stand between this line and the one before
-                flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-                self._fd = os.open(self._file, flags, 0o644, dir_fd=self._directory)
-            key = next(self._next)
-            write_whole(self._fd, fmt.pack_key(key, kind, name))
-            self.ids[kind][name] = key
-            return key
-
-    def sync(self) -> None:
-        """Bring the names to the disk."""
-        fd = self._fd
-        if fd is not None:
-            os.fdatasync(fd)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Let go of the file without the lock, which a thread that a fork left behind may hold for ever."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def write_whole(fd: int, data: bytes) -> None:
-    """Append all of `data` or nothing: a short write (a full disk) is cut off again, so that no torn record stays."""
-    written = os.write(fd, data)
-    if written == len(data):
-        return
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, os.fstat(fd).st_size - written)
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def to_scalar(name: object, value: Any) -> float | int | bool:
-    """Return a Python number for anything that stands for one: NumPy scalars, 0-d arrays, tensors of one element.
-
-    Raises:
-        InvalidValue: it is not one real number.
-    """
-    if isinstance(value, bool | int | float):
-        return float(value) if isinstance(value, float) else value
-    item = getattr(value, "item", None)
-    if item is not None:
-        try:
-            inner = item()
-        except Exception:  # foreign code may raise anything
-            shape = tuple(getattr(value, "shape", ()))
-            raise InvalidValue(
-                f"metric {name!r:.80} must be one number, got {type(value).__name__} of shape {shape}; "
-                "log its mean, or its elements one by one"
-            ) from None
-        if isinstance(inner, bool | int | float):
-            return inner
-        value = inner
-    if not isinstance(value, str | bytes | complex):
-        with contextlib.suppress(Exception):  # likewise
-            return float(value)
-    hint = ""
-    if isinstance(value, str | bytes):
-        hint = "; text belongs in params or tags"
-    elif isinstance(value, Mapping):
-        hint = f"; mappings are opened at most {_MAX_DEPTH} deep, and not inside themselves"
-    raise InvalidValue(f"metric {name!r:.80} must be a number, got {shown(value)}{hint}")
-
-
-def flatten_metrics(
-    metrics: Mapping[Any, Any], prefix: str = "", above: tuple[int, ...] = ()
-) -> Iterator[tuple[Any, Any]]:
-    """Yield `(name, value)` of nested metrics: `{"train": {"loss": 1.0}}` is `train/loss`.
-
-    A mapping that is too deep, or that holds itself, is yielded as a value, for `to_scalar` to refuse.
-    """
-    above = (*above, id(metrics))
-    for key, value in metrics.items():
-        name = f"{prefix}{key}" if prefix else key
-        if isinstance(value, Mapping) and len(above) <= _MAX_DEPTH and id(value) not in above:
-            yield from flatten_metrics(value, f"{name}/", above)
-        else:
-            yield name, value
+_Packed = tuple[Callable[..., bytes], float | int, int]
+"""How a slot is packed, its number and its key."""
 
 
 class _Segment(NamedTuple):
@@ -202,8 +111,11 @@ class MappedPoints:
         self._writer = writer
         self._clock = clock
         self._wake = wake
-        self._keys = KeyTable(directory, writer.hex(), before_first)
-        self._float_ids, self._int_ids, self._bool_ids = self._keys.ids
+        self._beside = Beside(directory, writer.hex(), before_first)
+        # Names whose floats are stored at once: all, until there is a value on a GPU; then a dict of its own, without
+        # those that ever had one.
+        self._float_ids = self._beside.keys.ids[fmt.TYPE_FLOAT]
+        self._pending = Pending(self._count_dropped, wake)
         self._lock = threading.RLock()
         self._seq = itertools.count()
         self._made = 0
@@ -233,6 +145,7 @@ class MappedPoints:
                 if value.__class__ is not float or name not in ids:
                     # Not the common case: find the type, convert, give a new name its id, open what is nested.
                     self._log_slowly(name, value, step, wall)
+                    ids = self._float_ids
                     current = self._current
                     memory, next_slot, end, salt = current
                     done += 1
@@ -271,7 +184,7 @@ class MappedPoints:
         self.log({name: value}, step)
 
     def _log_slowly(self, name: Any, value: Any, step: int, wall: float) -> None:
-        if isinstance(value, Mapping):
+        if type(value) not in self._pending.host_types and isinstance(value, Mapping):
             self._log_each(flatten_metrics({name: value}), step, wall, self._log_scalar)
         else:
             self._log_scalar(name, value, step, wall)
@@ -296,21 +209,119 @@ class MappedPoints:
             raise first
 
     def _log_scalar(self, name: Any, value: Any, step: int, wall: float) -> None:
-        kind, number = kind_of(to_scalar(name, value))
-        key = self._keys.ids[kind].get(name)
-        if key is None:
-            try:
-                key = self._keys.add(name, kind)
-            except OSError:
-                self._count_dropped(1)
-                raise
+        pending = self._pending
+        if type(value) not in pending.host_types and pending.is_on_gpu(value):
+            _check(name, step)
+            pending.add(name, value, functools.partial(self._store, name, step, wall))
+            self._take_off(name)
+        elif name not in pending.waiting or not pending.put_behind(
+            name, value, functools.partial(self._store, name, step, wall)
+        ):
+            self._store(name, step, wall, value)
+
+    def _store(self, name: Any, step: int, wall: float, value: Any) -> None:
+        ints = self._beside.keys.ids[fmt.TYPE_INT]
+        if type(value) is int and name in ints and value in INT64:
+            self._put_slot(_PACK_INT, step, wall, value, ints[name])
+            return
+        try:
+            kind, number, key = self._beside.encode(name, value)
+        except OSError:
+            self._count_dropped(1)
+            raise
+        if kind == fmt.TYPE_FLOAT and name not in self._float_ids:
+            with self._lock:
+                if name not in self._pending.waiting:
+                    self._float_ids[name] = key
+        self._put_slot(_PACK_FLOAT if kind == fmt.TYPE_FLOAT else _PACK_INT, step, wall, number, key)
+
+    def _put_slot(self, pack: Callable[..., None], step: int, wall: float, number: float | int, key: int) -> None:
         current = self._current
         offset = current[1]()
         while offset >= current[2]:
             current = self._roll(current)
             offset = current[1]()
-        pack = _PACK_FLOAT if kind == fmt.TYPE_FLOAT else _PACK_INT
         pack(current[0], offset, step, wall, number, key, current[3])
+
+    def log_record(self, name: str, record: dict[str, Any], step: int) -> None:
+        """Keep a JSON object at `step`; raises as `log` does."""
+        wall = self._clock()
+        _check(name, step)
+        try:
+            number, key = self._beside.encode_record(name, record)
+        except OSError:
+            self._count_dropped(1)
+            raise
+        self._put_slot(_PACK_INT, step, wall, number, key)
+
+    def log_series(self, name: str, steps: Any, values: Any) -> int | None:
+        """Keep a value for each of many steps, all at the present wall time; return the last step.
+
+        Raises:
+            InvalidName, InvalidValue: the name, or one of the arrays, cannot be kept; none of the points is.
+            OSError: the disk refuses; what is missing is counted in `dropped`.
+        """
+        from runstone.runlog.columns import to_columns  # NumPy, only for arrays
+
+        wall = self._clock()
+        columns = to_columns(check_name(name, "metric"), steps, values)
+        write = functools.partial(self._store_columns, name, wall)
+        if not self._pending.put_behind(name, columns, write):
+            write(columns)
+        return int(columns.steps[-1]) if len(columns) else None
+
+    def _store_columns(self, name: str, wall: float, columns: Columns) -> None:
+        import numpy as np  # only for arrays
+
+        from runstone.runlog.columns import RAW_SLOT
+
+        key = self._key_of_columns(name, columns)
+        done = 0
+        while done < len(columns):
+            current = self._current
+            memory, next_slot, end, salt = current
+            capacity = max(0, end - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
+            take = min(len(columns) - done, capacity)
+            first = capacity
+            if take:
+                # Many numbers in one call, in which no other thread gets one; those beyond the end mean nothing.
+                counter: Iterator[int] = next_slot.__self__  # type: ignore[attr-defined]
+                last = next(itertools.islice(counter, take - 1, None))
+                first = (last - fmt.HEADER_BYTES) // fmt.SLOT_BYTES - take + 1
+            if first >= capacity:
+                try:
+                    self._roll(current)
+                except OSError:
+                    self._count_dropped(len(columns) - done - 1)  # one is counted
+                    raise
+                continue
+            slots = np.frombuffer(memory, RAW_SLOT, capacity, fmt.HEADER_BYTES)[first : first + take]
+            done = columns.fill(slots, done, wall, key)
+            slots["commit"] = salt
+
+    def _key_of_columns(self, name: str, columns: Columns) -> int:
+        keys = self._beside.keys
+        try:
+            return keys.ids[columns.kind].get(name) or keys.add(name, columns.kind)
+        except OSError:
+            self._count_dropped(len(columns))
+            raise
+
+    def waiting(self) -> int:
+        """Return how many values are still on their way from a GPU, or behind such ones."""
+        return len(self._pending)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for values from a GPU, and keep them; return how many did not come in time and are lost."""
+        return self._pending.flush(timeout_s)
+
+    def _take_off(self, name: Any) -> None:
+        """Take a metric off the names whose floats are stored at once: they may have to wait in line."""
+        with self._lock:
+            if name in self._float_ids or self._float_ids is self._beside.keys.ids[fmt.TYPE_FLOAT]:
+                ids = dict(self._float_ids)  # a copy: threads stand in the middle of look-ups
+                ids.pop(name, None)
+                self._float_ids = ids
 
     def _count_dropped(self, count: int) -> None:
         with self._lock:
@@ -393,6 +404,7 @@ class MappedPoints:
 
     def tend(self) -> None:
         """Prepare the next segment, and unmap those that are full once they are on the disk."""
+        self._pending.drain()
         with self._lock:
             retired, self._retired = self._retired, []
         for segment in retired:
@@ -408,7 +420,7 @@ class MappedPoints:
         """Bring what was logged to the disk. `fdatasync` writes mapped pages too, and lets go of the GIL."""
         with self._lock:
             segment = self._segment
-        self._keys.sync()
+        self._beside.sync()
         if segment is not None:
             os.fdatasync(segment.fd)
             if os.fstat(segment.fd).st_nlink == 0:
@@ -426,6 +438,7 @@ class MappedPoints:
 
     def close(self) -> None:
         """Let go of the files. What was logged is in the page cache; the disk has it soon after."""
+        self._pending.flush(0.0)
         with self._lock:
             self._is_closed = True
             segments = [*self._retired, *(s for s in (self._segment, self._spare) if s is not None)]
@@ -436,7 +449,7 @@ class MappedPoints:
             self._current = (None, itertools.repeat(0).__next__, 0, 0)
         for segment in segments:
             os.close(segment.fd)
-        self._keys.close()
+        self._beside.close()
 
     def abandon(self) -> None:
         """Let go of inherited files in a forked child without touching what the parent still uses."""
@@ -444,7 +457,7 @@ class MappedPoints:
             if segment is not None:
                 with contextlib.suppress(OSError):
                     os.close(segment.fd)
-        self._keys.abandon()
+        self._beside.abandon()
 
 
 class AppendedPoints:
@@ -456,14 +469,16 @@ class AppendedPoints:
         writer: bytes,
         *,
         clock: Callable[[], float] = time.time,
+        wake: Callable[[], None] = lambda: None,
         before_first: Callable[[], None] = lambda: None,
     ) -> None:
         self.dropped = 0
         self._directory = directory
         self._writer = writer
         self._clock = clock
-        self._keys = KeyTable(directory, writer.hex(), before_first)
-        self._float_ids = self._keys.ids[fmt.TYPE_FLOAT]
+        self._beside = Beside(directory, writer.hex(), before_first)
+        self._float_ids = self._beside.keys.ids[fmt.TYPE_FLOAT]  # see MappedPoints
+        self._pending = Pending(self._count_dropped, wake)
         self._lock = threading.RLock()
         self._seq = itertools.count()
         self._fd: int | None = None
@@ -479,38 +494,121 @@ class AppendedPoints:
         wall = self._clock()
         ids = self._float_ids
         first: Exception | None = None
-        points: list[tuple[Callable[..., bytes], float, int]] = []
+        points: list[_Packed] = []
         for name, value in metrics.items():
             if value.__class__ is float and name in ids:
                 points.append((_FLOAT_BYTES, value, ids[name]))
                 continue
             for inner, item in flatten_metrics({name: value}) if isinstance(value, Mapping) else ((name, value),):
                 try:
-                    kind, number = kind_of(to_scalar(inner, item))
-                    key = self._keys.ids[kind].get(inner) or self._keys.add(inner, kind)
+                    if not self._must_wait(inner, item, step, wall):
+                        points.append(self._pack(inner, item))
                 except Exception as error:  # see MappedPoints.log
-                    if isinstance(error, OSError):
-                        self._count_dropped(1)
                     first = first or error
-                else:
-                    points.append((_FLOAT_BYTES if kind == fmt.TYPE_FLOAT else _INT_BYTES, number, key))
         if points:
-            try:
-                with self._lock:
-                    # A signal handler that logs may go to the next file meanwhile; this one stays open until `tend`.
-                    fd, salt = self._open(len(points))
-                    write_whole(fd, b"".join([pack(step, wall, value, key, salt) for pack, value, key in points]))
-            except OSError:
-                self._count_dropped(len(points))
-                raise
-            except struct.error:
-                raise step_error(step) from None
+            self._append(points, step, wall)
         if first is not None:
             raise first
 
     def log_one(self, name: str, value: Any, step: int) -> None:
         """Keep one value; raises as `log` does."""
         self.log({name: value}, step)
+
+    def _must_wait(self, name: Any, value: Any, step: int, wall: float) -> bool:
+        """Put a value in line where it is on a GPU, or where one of its metric is before it."""
+        pending = self._pending
+        if type(value) not in pending.host_types and pending.is_on_gpu(value):
+            _check(name, step)
+            pending.add(name, value, functools.partial(self._append_one, name, step, wall))
+            self._take_off(name)
+            return True
+        return name in pending.waiting and pending.put_behind(
+            name, value, functools.partial(self._append_one, name, step, wall)
+        )
+
+    def _append_one(self, name: Any, step: int, wall: float, value: Any) -> None:
+        self._append([self._pack(name, value)], step, wall)
+
+    def _pack(self, name: Any, value: Any) -> _Packed:
+        try:
+            kind, number, key = self._beside.encode(name, value)
+        except OSError:
+            self._count_dropped(1)
+            raise
+        if kind == fmt.TYPE_FLOAT and name not in self._float_ids:
+            with self._lock:
+                if name not in self._pending.waiting:
+                    self._float_ids[name] = key
+        return _FLOAT_BYTES if kind == fmt.TYPE_FLOAT else _INT_BYTES, number, key
+
+    def _append(self, points: list[_Packed], step: int, wall: float) -> None:
+        try:
+            with self._lock:
+                # A signal handler that logs may go to the next file meanwhile; this one stays open until `tend`.
+                fd, salt = self._open(len(points))
+                write_whole(fd, b"".join([pack(step, wall, value, key, salt) for pack, value, key in points]))
+        except OSError:
+            self._count_dropped(len(points))
+            raise
+        except struct.error:
+            raise step_error(step) from None
+
+    def log_record(self, name: str, record: dict[str, Any], step: int) -> None:
+        """Keep a JSON object at `step`; raises as `log` does."""
+        wall = self._clock()
+        _check(name, step)
+        try:
+            number, key = self._beside.encode_record(name, record)
+        except OSError:
+            self._count_dropped(1)
+            raise
+        self._append([(_INT_BYTES, number, key)], step, wall)
+
+    def log_series(self, name: str, steps: Any, values: Any) -> int | None:
+        """Keep a value for each of many steps; raises as `MappedPoints.log_series` does."""
+        from runstone.runlog.columns import to_columns  # NumPy, only for arrays
+
+        wall = self._clock()
+        columns = to_columns(check_name(name, "metric"), steps, values)
+        write = functools.partial(self._append_columns, name, wall)
+        if not self._pending.put_behind(name, columns, write):
+            write(columns)
+        return int(columns.steps[-1]) if len(columns) else None
+
+    def _append_columns(self, name: str, wall: float, columns: Columns) -> None:
+        import numpy as np  # only for arrays
+
+        from runstone.runlog.columns import RAW_SLOT
+
+        keys, done = self._beside.keys, 0
+        try:
+            key = keys.ids[columns.kind].get(name) or keys.add(name, columns.kind)
+            while done < len(columns):
+                slots = np.empty(min(len(columns) - done, fmt.MOST_SLOTS), RAW_SLOT)
+                stored = columns.fill(slots, done, wall, key)
+                with self._lock:
+                    fd, slots["commit"] = self._open(len(slots))
+                    write_whole(fd, slots.tobytes())
+                done = stored
+        except OSError:
+            self._count_dropped(len(columns) - done)
+            raise
+
+    def waiting(self) -> int:
+        """Return how many values are still on their way from a GPU, or behind such ones."""
+        return len(self._pending)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for values from a GPU, and keep them; return how many did not come in time and are lost."""
+        return self._pending.flush(timeout_s)
+
+    def _take_off(self, name: Any) -> None:
+        """Take a metric off the names whose floats are stored at once: they may have to wait in line."""
+        with self._lock:
+            if name in self._float_ids or self._float_ids is self._beside.keys.ids[fmt.TYPE_FLOAT]:
+                ids = dict(self._float_ids)  # a copy: threads stand in the middle of look-ups
+                ids.pop(name, None)
+                self._float_ids = ids
 
     def _count_dropped(self, count: int) -> None:
         with self._lock:
@@ -555,6 +653,7 @@ class AppendedPoints:
 
     def tend(self) -> None:
         """Let go of the files that are full, once they are on the disk. Appending needs no segment ahead."""
+        self._pending.drain()
         with self._lock:
             retired, self._retired = self._retired, []
         for fd in retired:
@@ -564,7 +663,7 @@ class AppendedPoints:
 
     def sync(self) -> None:
         """Bring what was logged to the disk."""
-        self._keys.sync()
+        self._beside.sync()
         with self._lock:
             fd = os.dup(self._fd) if self._fd is not None else None
         if fd is not None:
@@ -587,8 +686,10 @@ class AppendedPoints:
 
     def close(self) -> None:
         """Let go of the files."""
+        self._pending.flush(0.0)
         with self._lock:
             self._is_closed = True
+            self._beside.close()
             self.abandon()
 
     def abandon(self) -> None:
@@ -598,7 +699,7 @@ class AppendedPoints:
                 with contextlib.suppress(OSError):
                     os.close(fd)
         self._retired, self._fd = [], None
-        self._keys.abandon()
+        self._beside.abandon()
 
 
 class ClosedPoints:
@@ -613,12 +714,31 @@ class ClosedPoints:
         Raises:
             RunFinished: always.
         """
-        self.dropped += len(metrics)
-        raise RunFinished("the run is finished: nothing more can be logged; call reopen(), or start_run(run_id=…)")
+        self._refuse(len(metrics))
 
     def log_one(self, name: str, value: Any, step: int) -> None:
         """Refuse the point; raises as `log` does."""
-        self.log({name: value}, step)
+        self._refuse(1)
+
+    def log_series(self, name: str, steps: Any, values: Any) -> int | None:
+        """Refuse the points; raises as `log` does."""
+        self._refuse(len(steps))
+
+    def log_record(self, name: str, record: dict[str, Any], step: int) -> None:
+        """Refuse the record; raises as `log` does."""
+        self._refuse(1)
+
+    def _refuse(self, count: int) -> NoReturn:
+        self.dropped += count
+        raise RunFinished("the run is finished: nothing more can be logged; call reopen(), or start_run(run_id=…)")
+
+    def waiting(self) -> int:
+        """Return that nothing is on its way."""
+        return 0
+
+    def flush(self, timeout_s: float) -> int:
+        """Nothing to do."""
+        return 0
 
     def tend(self) -> None:
         """Nothing to do."""
@@ -633,36 +753,11 @@ class ClosedPoints:
         """Nothing to do."""
 
 
-def kind_of(number: float | int | bool) -> tuple[int, float | int]:
-    """Return the type under which a number is kept. An integer beyond 64 bits is kept as the nearest float.
-
-    Raises:
-        InvalidValue: it is too large for a float too.
-    """
-    if isinstance(number, bool):
-        return fmt.TYPE_BOOL, int(number)
-    if isinstance(number, int):
-        if number in _INT64:
-            return fmt.TYPE_INT, number
-        try:
-            return fmt.TYPE_FLOAT, float(number)
-        except OverflowError:
-            raise InvalidValue(f"the integer has {number.bit_length()} bits, too many for a metric") from None
-    return fmt.TYPE_FLOAT, number
-
-
-def as_step(step: Any) -> int | None:
-    """Return a step as the integer that it is kept as; `None` where it is none of 64 bits."""
-    try:
-        number = operator.index(step)
-    except Exception:  # foreign code may raise anything
-        return None
-    return number if number in _INT64 else None
-
-
-def step_error(step: object) -> InvalidValue:
-    """Return the error for a step that is no 64-bit integer."""
-    return InvalidValue(f"step must be an integer of 64 bits, got {shown(step)}")
+def _check(name: object, step: object) -> None:
+    """Refuse at once what could not be kept later."""
+    check_name(name, "metric")
+    if as_step(step) is None:
+        raise step_error(step)
 
 
 def open_points(
@@ -686,4 +781,4 @@ def open_points(
     """
     if backend == "mmap":
         return MappedPoints(directory, writer, clock=clock, wake=wake, before_first=before_first)
-    return AppendedPoints(directory, writer, clock=clock, before_first=before_first)
+    return AppendedPoints(directory, writer, clock=clock, wake=wake, before_first=before_first)

@@ -23,11 +23,13 @@ class Portion:
         writer: Who logged them.
         kind: A key type of `runlog.format`.
         slots: Shape `(n,)`, of `SLOT`; integers and bools lie in `value` as 64-bit integers.
+        payloads: Shape `(n,)`, of `str`, for what lies beside the slots: texts, and records as JSON; else `None`.
     """
 
     writer: str
     kind: int
     slots: Slots
+    payloads: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         """Return the number of points."""
@@ -35,10 +37,18 @@ class Portion:
 
     def select(self, rows: Any) -> Portion:
         """Return some of the points: a slice, a mask or indices."""
-        return Portion(self.writer, self.kind, self.slots[rows])
+        payloads = self.payloads[rows] if self.payloads is not None else None
+        return Portion(self.writer, self.kind, self.slots[rows], payloads)
+
+    @property
+    def family(self) -> int:
+        """What its kind is told apart by: numbers of all types are one series, texts and records are others."""
+        return self.kind if self.kind in fmt.BESIDE else fmt.TYPE_FLOAT
 
     def values(self) -> NDArray[Any]:
         """Return the values in the type in which they were logged."""
+        if self.payloads is not None:
+            return self.payloads
         if self.kind == fmt.TYPE_FLOAT:
             return self.slots["value"]
         integers = self.slots["value"].view("<i8")
@@ -46,7 +56,7 @@ class Portion:
 
 
 def portion_of(writer: str, slots: Slots, parts: list[tuple[int, NDArray[np.intp]]]) -> Portion:
-    """Return the slots of one metric, which has several keys where it was logged as several types.
+    """Return the numbers of one metric, which has several keys where it was logged as several types.
 
     Args:
         writer: Who logged them.
@@ -66,15 +76,15 @@ def portion_of(writer: str, slots: Slots, parts: list[tuple[int, NDArray[np.intp
 
 def first_step(portions: list[Portion]) -> int | None:
     """Return the first step that an attempt logged in a metric: of several writers' first steps the lowest."""
-    first: dict[str, int] = {}
+    first: dict[tuple[str, int], int] = {}
     for portion in portions:
         if len(portion):
-            first.setdefault(portion.writer, int(portion.slots["step"][0]))
+            first.setdefault((portion.writer, portion.family), int(portion.slots["step"][0]))
     return min(first.values(), default=None)
 
 
 def join(name: str, portions: list[Portion]) -> Series:
-    """Return portions as one series: in slot order within a writer, merged by time over writers."""
+    """Return portions of one family as one series: in slot order within a writer, merged by time over writers."""
     portions = [portion for portion in portions if len(portion)]
     if not portions:
         empty = np.empty(0, SLOT)

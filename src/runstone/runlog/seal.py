@@ -92,7 +92,7 @@ def _logs_of_the_gone(run_path: Path, journal: JournalState) -> dict[str, list[P
     boots = {writer.writer: writer.boot_id for writer in journal.writers}
     logs: dict[str, list[Path]] = {}
     for path in sorted(run_path.iterdir()):
-        writer = path.name.partition("-")[0] if path.suffix == ".wal" else path.stem if path.suffix == ".keys" else ""
+        writer = path.stem.partition("-")[0] if path.suffix in (".wal", ".keys", ".blob") else ""
         if writer:
             logs.setdefault(writer, []).append(path)
     return {

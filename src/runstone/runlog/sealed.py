@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from runstone.errors import FormatError
 from runstone.runlog import format as fmt
-from runstone.runlog.portions import SLOT, Portion, Slots
+from runstone.runlog.portions import SLOT, Portion
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import SEALED, file_identity
 
@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("time", pa.timestamp("ms", "UTC")),
         ("value", pa.float64()),
         ("integer", pa.int64()),
+        ("text", pa.string()),
         ("attempt", pa.int32()),
         ("superseded", pa.bool_()),
     ]
@@ -48,9 +49,13 @@ _ENCODING = {
     "time": "DELTA_BINARY_PACKED",
     "value": "BYTE_STREAM_SPLIT",
     "integer": "DELTA_BINARY_PACKED",
+    "text": "PLAIN",
     "attempt": "DELTA_BINARY_PACKED",
     "superseded": "PLAIN",
 }
+
+
+_COLUMNS = {fmt.TYPE_FLOAT: ("value",), fmt.TYPE_STRING: ("text",), fmt.TYPE_RECORD: ("text",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def parts_of(log: MetricLog, writers: set[str] | None = None) -> Iterator[Sealed
         writers: Only of these; default: of all.
     """
     for name in log.names:
-        for portion, gone in log.superseded(log.portions(name)):
+        for portion, gone in log.superseded(name, log.portions(name)):
             if writers is None or portion.writer in writers:
                 yield SealedPart(name, portion, log.attempt_of(portion), gone)
 
@@ -133,9 +138,10 @@ def _table(waiting: list[tuple[SealedPart, int, int]]) -> pa.Table:
     slots = np.concatenate([part.portion.slots[start : start + count] for part, start, count in waiting])
     counts = [count for _part, _start, count in waiting]
     is_float = np.repeat([part.portion.kind == fmt.TYPE_FLOAT for part, _s, _c in waiting], counts)
+    is_beside = np.repeat([part.portion.kind in fmt.BESIDE for part, _s, _c in waiting], counts)
     integers = slots["value"].view("<i8")
     values = np.where(is_float, slots["value"], integers.astype(np.float64))
-    is_exact = is_float | ((integers >= -_EXACT) & (integers <= _EXACT))
+    is_exact = is_float | is_beside | ((integers >= -_EXACT) & (integers <= _EXACT))
     names = list(dict.fromkeys(part.name for part, _s, _c in waiting))
     numbers = {name: number for number, name in enumerate(names)}
     metric = pa.DictionaryArray.from_arrays(
@@ -149,13 +155,20 @@ def _table(waiting: list[tuple[SealedPart, int, int]]) -> pa.Table:
             metric,
             pa.array(slots["step"]),
             pa.array(walls).cast(pa.timestamp("ms", "UTC")),
-            pa.array(values),
+            pa.array(values, mask=is_beside),
             pa.array(integers, mask=is_exact),
+            pa.chunked_array([_texts(part, start, count) for part, start, count in waiting]),
             pa.array(np.repeat([part.attempt for part, _s, _c in waiting], counts).astype(np.int32)),
             pa.array(superseded),
         ],
         schema=SCHEMA,
     )
+
+
+def _texts(part: SealedPart, start: int, count: int) -> pa.Array:
+    if part.portion.payloads is None:
+        return pa.nulls(count, pa.string())
+    return pa.array(part.portion.payloads[start : start + count], pa.string())
 
 
 class SealedMetrics:
@@ -213,6 +226,10 @@ class SealedMetrics:
         """Return how many points of a metric are in it."""
         return sum(place[5] for place in self._places.get(name, ()))
 
+    def kinds(self, name: str) -> set[int]:
+        """Return the types under which a name was logged, numbers of several types as one."""
+        return {place[2] for place in self._places.get(name, ())}
+
     def has_superseded(self, name: str) -> bool:
         """Return whether a later attempt had superseded points of a metric when it was sealed."""
         return any(place[6] for place in self._places.get(name, ()))
@@ -227,36 +244,46 @@ class SealedMetrics:
         Raises:
             FormatError: a page is damaged.
         """
-        joined: dict[tuple[str, int], list[Slots]] = {}
+        joined: dict[tuple[str, int], list[Portion]] = {}
         passed = 0
         for _name, writer, kind, group, first, count, _gone in self._places.get(name, ()):
             low, high = max(start - passed, 0), min(count, (stop if stop is not None else passed + count) - passed)
             passed += count
             if low < high:
-                slots = self._read(group, kind, first + low, high - low)
-                joined.setdefault((writer, kind), []).append(slots)
-        return [Portion(writer, kind, np.concatenate(parts)) for (writer, kind), parts in joined.items()]
+                portion = self._read(writer, group, kind, first + low, high - low)
+                joined.setdefault((writer, kind), []).append(portion)
+        return [
+            Portion(
+                writer,
+                kind,
+                np.concatenate([part.slots for part in parts]),
+                np.concatenate([part.values() for part in parts]) if kind in fmt.BESIDE else None,
+            )
+            for (writer, kind), parts in joined.items()
+        ]
 
-    def _read(self, group: int, kind: int, first: int, count: int) -> Slots:
+    def _read(self, writer: str, group: int, kind: int, first: int, count: int) -> Portion:
         try:
-            columns = ["step", "time", "value"] if kind == fmt.TYPE_FLOAT else ["step", "time", "value", "integer"]
+            columns = ["step", "time", *_COLUMNS.get(kind, ("value", "integer"))]
             table = self._file.read_row_group(group, columns=columns).slice(first, count)
         except (OSError, pa.ArrowInvalid) as error:
             raise FormatError(f"{self._path} is damaged: {error}") from None
         slots = np.zeros(count, SLOT)
         slots["step"] = table["step"].to_numpy()
         slots["wall"] = table["time"].cast(pa.int64()).to_numpy() / 1e3
+        if kind in fmt.BESIDE:
+            return Portion(writer, kind, slots, table["text"].to_numpy())
         values = table["value"].to_numpy()
         if kind == fmt.TYPE_FLOAT:
             slots["value"] = values
-            return slots
+            return Portion(writer, kind, slots)
         column = table["integer"].combine_chunks()
         is_exact = column.is_null().to_numpy(zero_copy_only=False)
         whole = np.where(is_exact, values, 0.0).astype(np.int64)
         if not is_exact.all():
             whole[~is_exact] = column.drop_null().to_numpy()
         slots["value"] = whole.view("<f8")
-        return slots
+        return Portion(writer, kind, slots)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,23 @@ class SilentPoints:
         """Count the point."""
         self.dropped += 1
 
+    def log_series(self, name: str, steps: Any, values: Any) -> int | None:
+        """Count the points."""
+        self.dropped += len(steps)
+        return None
+
+    def log_record(self, name: str, record: dict[str, Any], step: int) -> None:
+        """Count the record."""
+        self.dropped += 1
+
+    def waiting(self) -> int:
+        """Return that nothing is on its way."""
+        return 0
+
+    def flush(self, timeout_s: float) -> int:
+        """Nothing to do."""
+        return 0
+
     def tend(self) -> None:
         """Nothing to do."""
 

@@ -28,6 +28,7 @@ SEALED = "metrics.parquet"
 # A portion is read small first: a run that is followed closely has few new points, and a read costs what it copies.
 _FIRST_READ_SLOTS = 1 << 9
 _READ_SLOTS = 1 << 16
+_READ_BESIDE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -110,6 +111,31 @@ class WriterTail:
         data = os.pread(fd, count * fmt.SLOT_BYTES, fmt.HEADER_BYTES + first * fmt.SLOT_BYTES)
         return np.frombuffer(data, SLOT, len(data) // fmt.SLOT_BYTES)
 
+    def payloads(self, offsets: NDArray[np.int64]) -> NDArray[np.object_]:
+        """Return what begins at these offsets of the side file, as text; `None` for what is not there whole."""
+        found = np.full(len(offsets), None, np.object_)
+        try:
+            fd = os.open(self._path / f"{self.writer}.blob", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return found
+        try:
+            size = os.fstat(fd).st_size
+            window, start = b"", 0
+            for row in np.argsort(offsets, kind="stable").tolist():
+                offset = int(offsets[row])
+                payload = fmt.unpack_side(window, offset - start)
+                if payload is None and 0 <= offset < size:
+                    window, start = os.pread(fd, min(_READ_BESIDE_BYTES, size - offset), offset), offset
+                    length = fmt.side_length(window)
+                    if length > len(window):
+                        window = os.pread(fd, min(length, size - offset), offset)
+                    payload = fmt.unpack_side(window, 0)
+                if payload is not None:
+                    found[row] = payload.decode("utf-8", "replace")
+        finally:
+            os.close(fd)
+        return found
+
     def keys(self, numbers: list[int]) -> dict[int, tuple[str, int]]:
         """Return names and types of keys; the file is read again where one of `numbers` is new."""
         if any(number not in self._keys for number in numbers):
@@ -146,11 +172,12 @@ class MetricTail:
     def __init__(self, run_path: Path, sealed: SealedMetrics | None = None) -> None:
         self._path = run_path
         self._tails: dict[str, WriterTail] = {}
-        self._given: dict[tuple[str, str], int] = {}  # points given by writer and metric, for when it is sealed
+        # points given by writer, metric and family, for when it is sealed
+        self._given: dict[tuple[str, str, int], int] = {}
         self._sealed_identity = sealed.identity if sealed is not None else None
         self._sealed_writers = sealed.writers if sealed is not None else set()
         self.unnamed = 0
-        """Points whose name is not in the files: 0 unless they are damaged."""
+        """Points whose name, text or record is not in the files: 0 unless they are damaged."""
 
     @property
     def has_holes(self) -> bool:
@@ -163,14 +190,18 @@ class MetricTail:
         return sorted({*self._tails, *self._sealed_writers})
 
     def poll(self) -> dict[str, Series]:
-        """Return the points that came since the last call, by metric; an empty dict where there are none.
+        """Return the numbers that came since the last call, by metric; an empty dict where there are none.
 
         Points of several writers (ranks, forks, attempts) are merged by time.
         """
-        return {name: join(name, portions) for name, portions in self.poll_portions().items()}
+        polled = {
+            name: [portion for portion in portions if portion.kind not in fmt.BESIDE]
+            for name, portions in self.poll_portions().items()
+        }
+        return {name: join(name, portions) for name, portions in polled.items() if portions}
 
     def poll_portions(self) -> dict[str, list[Portion]]:
-        """Return the new points by metric, still apart by writer and type."""
+        """Return the new points, texts and records by name, still apart by writer and type."""
         metrics: dict[str, list[Portion]] = {}
         for writer, segments in sorted(_segments_on_disk(self._path).items()):
             if writer not in self._sealed_writers:
@@ -198,9 +229,19 @@ class MetricTail:
             else:
                 by_name.setdefault(key[0], []).append((key[1], rows))
         for name, parts in by_name.items():
-            portion = portion_of(writer, slots, parts)
-            self._given[writer, name] = self._given.get((writer, name), 0) + len(portion)
-            metrics.setdefault(name, []).append(portion)
+            numbers_of = [part for part in parts if part[0] not in fmt.BESIDE]
+            portions = [portion_of(writer, slots, numbers_of)] if numbers_of else []
+            portions += [self._beside(tail, kind, slots[rows]) for kind, rows in parts if kind in fmt.BESIDE]
+            for portion in portions:
+                whose = writer, name, portion.family
+                self._given[whose] = self._given.get(whose, 0) + len(portion)
+                metrics.setdefault(name, []).append(portion)
+
+    def _beside(self, tail: WriterTail, kind: int, slots: Slots) -> Portion:
+        payloads = tail.payloads(slots["value"].view("<i8"))
+        is_there = np.array([payload is not None for payload in payloads], np.bool_)
+        self.unnamed += len(slots) - int(is_there.sum())  # damage: they are written before their slot
+        return Portion(tail.writer, kind, slots[is_there], payloads[is_there])
 
     def _poll_sealed(self, metrics: dict[str, list[Portion]]) -> None:
         """Take what a sealed file has of writers that were followed until now, and of those never seen."""
@@ -213,7 +254,7 @@ class MetricTail:
             self._tails.pop(writer, None)
         for name in sealed.names if new else ():
             for portion in sealed.portions(name):
-                rest = portion.select(slice(self._given.get((portion.writer, name), 0), None))
+                rest = portion.select(slice(self._given.get((portion.writer, name, portion.family), 0), None))
                 if portion.writer in new and len(rest):
                     metrics.setdefault(name, []).append(rest)
 

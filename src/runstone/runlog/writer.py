@@ -19,11 +19,14 @@ from typing import Any
 
 from runstone._version import __version__
 from runstone.runlog import format as fmt
+from runstone.runlog.beside import write_whole
 from runstone.runlog.filesystem import Backend, choose_backend, reserve
 from runstone.runlog.liveness import StatusFile, boot_id
-from runstone.runlog.points import ClosedPoints, Points, open_points, write_whole
+from runstone.runlog.points import ClosedPoints, Points, open_points
 
-_SYNC_S = 1.0
+# The promise is that a power cut takes at most a second; syncing itself takes some of it.
+_SYNC_S = 0.75
+_GPU_POLL_S = 0.05
 _JOIN_S = 1.0
 _CONTROL = "control"
 
@@ -177,7 +180,8 @@ class RunLog:
     def _keep(self) -> None:
         next_sync = time.monotonic() + _SYNC_S
         while not self._is_closed:
-            self._bell.wait(next_sync - time.monotonic())
+            wait_s = next_sync - time.monotonic()
+            self._bell.wait(min(wait_s, _GPU_POLL_S) if self.points.waiting() else wait_s)
             if self._is_closed:
                 return
             self.points.tend()
