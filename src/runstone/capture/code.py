@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from runstone.capture import redact
 from runstone.capture.command import Output, run
 from runstone.capture.context import Context
-from runstone.capture.facts import Facts, Missing, absent
 from runstone.capture.entry import entry_file
+from runstone.capture.facts import Facts, Missing, absent
 from runstone.values import JSON
 
 PATCH_BYTES = 1 << 20
