@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import runstone
-from runstone.runlog import beside, points
+from runstone.runlog import beside, mapped
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
 
@@ -73,7 +73,7 @@ def mutate(mutation: str) -> None:
             commit(memory, offset + 28, salt)
             rest(memory, offset, step, wall, value, key)
 
-        points._PACK_FLOAT = pack  # type: ignore[assignment]
+        mapped._PACK_FLOAT = pack  # type: ignore[assignment]
     elif mutation == "slot-first":
         put = beside.SideFile.put
 
@@ -84,16 +84,16 @@ def mutate(mutation: str) -> None:
 
         beside.SideFile.put = put_later  # type: ignore[method-assign]
     elif mutation == "buffer":
-        real, waiting = points.MappedPoints.log, []
+        real, waiting = mapped.MappedPoints.log, []
 
-        def log(self: points.MappedPoints, metrics: Any, step: int) -> None:
+        def log(self: mapped.MappedPoints, metrics: Any, step: int) -> None:
             waiting.append((metrics, step))
             if len(waiting) >= 100:
                 for item in waiting:
                     real(self, *item)
                 waiting.clear()
 
-        points.MappedPoints.log = log  # type: ignore[method-assign]
+        mapped.MappedPoints.log = log  # type: ignore[method-assign]
 
 
 def one_round(home: Path, number: int, options: argparse.Namespace, rng: random.Random, totals: dict[str, int]) -> None:

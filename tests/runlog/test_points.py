@@ -14,8 +14,10 @@ import pytest
 
 import runstone
 from runstone.runlog import format as fmt
+from runstone.runlog.appended import AppendedPoints
 from runstone.runlog.filesystem import choose_backend, filesystem_type, reserve
-from runstone.runlog.points import AppendedPoints, MappedPoints, open_points
+from runstone.runlog.mapped import MappedPoints
+from runstone.runlog.points import open_points
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
 

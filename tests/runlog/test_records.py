@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 import runstone
 from runstone.runlog import format as fmt
-from runstone.runlog.points import AppendedPoints, MappedPoints, open_points
+from runstone.runlog.appended import AppendedPoints
+from runstone.runlog.mapped import MappedPoints
+from runstone.runlog.points import open_points
 from runstone.runlog.seal import seal
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 Backend = Literal["mmap", "append"]
+RETRY_S = 1.0
+"""How long a disk that refused is left alone: asking it at each point would make training wait."""
 
 # File systems whose shared maps are coherent with reads and whose space can be reserved. On others
 # (NFS, Lustre, FUSE, SMB, 9p, …) a mapped page may be written back late, or never if the server goes.

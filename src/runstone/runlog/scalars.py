@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runstone.errors import InvalidValue
-from runstone.names import shown
+from runstone.names import check_name, shown
 from runstone.runlog import format as fmt
 
 MAX_TEXT_BYTES = 1 << 16
@@ -125,3 +125,14 @@ def as_step(step: Any) -> int | None:
 def step_error(step: object) -> InvalidValue:
     """Return the error for a step that is no 64-bit integer."""
     return InvalidValue(f"step must be an integer of 64 bits, got {shown(step)}")
+
+
+def check_name_and_step(name: object, step: object) -> None:
+    """Refuse at once what could not be kept later.
+
+    Raises:
+        InvalidName, InvalidValue: the name or the step cannot be kept.
+    """
+    check_name(name, "metric")
+    if as_step(step) is None:
+        raise step_error(step)
