@@ -549,7 +549,7 @@ class Run:
         if self._companions is not None:
             self._companions.start(self._log)
 
-    def take_along(self, **options: Any) -> None:
+    def _take_along(self, **options: Any) -> None:
         """Start what works beside the run; `start_run` calls it. Takes what `Companions` takes."""
         if isinstance(self._log, RunLog):
             self._companions = Companions(**options, trouble=self._trouble)

@@ -248,18 +248,14 @@ class RunInfo:
     @property
     def environment(self) -> dict[str, Any] | None:
         """The environment snapshot of the latest attempt's first rank; `None` where none was taken."""
-        return self._environment(None)
-
-    def _environment(self, attempt: int | None) -> dict[str, Any] | None:
         writers = sorted(self._journal.writers, key=lambda writer: (-writer.attempt, writer.rank, writer.started_at))
         for writer in writers:
-            if attempt in (None, writer.attempt):
-                try:
-                    found = json.loads((self.path / f"environment.{writer.writer}.json").read_bytes())
-                except (OSError, ValueError):
-                    continue
-                if isinstance(found, dict):
-                    return found
+            try:
+                found = json.loads((self.path / f"environment.{writer.writer}.json").read_bytes())
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict):
+                return found
         return None
 
     def __repr__(self) -> str:

@@ -116,7 +116,7 @@ def start_run(
         run.log_params(params)
     if tags:
         run.set_tags(tags)
-    run.take_along(
+    run._take_along(
         environment=environment,
         interval_s=interval_s,
         tensorboard=tensorboard,

@@ -220,6 +220,16 @@ def test_a_sealing_that_is_killed_loses_and_doubles_nothing(home: Path, moment: 
     assert {name: rows[:2] for name, rows in content(folder).items()} == {n: rows[:2] for n, rows in before.items()}
 
 
+def test_sealing_touches_no_file_that_another_part_is_writing(home: Path) -> None:
+    folder = record(home, count=50)
+    others = folder / "environment.0123.json.partial"
+    others.write_text("half")
+    left = folder / "metrics.parquet.0123.partial"
+    left.write_text("half")
+    seal(folder)
+    assert (others.exists(), left.exists()) == (True, False)
+
+
 def test_of_two_sealers_one_does_the_work(home: Path) -> None:
     folder = record(home)
     before = content(folder)

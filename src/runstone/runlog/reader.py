@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runstone.errors import FormatError
 from runstone.params import merge_params
 from runstone.runlog import format as fmt
 from runstone.runlog.liveness import is_alive, read_status
 from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Status
-
-if TYPE_CHECKING:
-    from runstone.runlog.series import MetricLog as MetricLog
 
 # The worst end decides for an attempt of several processes.
 _WORST_FIRST = (Status.FAILED, Status.CRASHED, Status.STOPPED, Status.PRUNED, Status.FINISHED)

@@ -23,7 +23,6 @@ from runstone.runlog.tail import SEALED
 from runstone.runlog.zoom import LEVELS, write_levels
 
 _LOCK = "seal.lock"
-_LEFT_OVERS = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,9 @@ def seal(run_path: Path) -> Sealing | None:
     with _alone(run_path) as is_alone:
         if not is_alone:
             return None
-        for left in run_path.glob(f"*{_LEFT_OVERS}"):  # of a sealing that was killed
-            left.unlink(missing_ok=True)
+        for name in (SEALED, LEVELS):
+            for left in run_path.glob(f"{name}.*.partial"):  # of a sealing that was killed; others' are at work
+                left.unlink(missing_ok=True)
         journal = read_journal(run_path)
         logs = _logs_of_the_gone(run_path, journal)
         if not logs:

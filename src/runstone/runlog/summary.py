@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,3 @@ class MetricAccumulator:
             mean=self.total / numbers if numbers else None,
             last_at=self.last_at,
         )
-
-    def state(self) -> dict[str, Any]:
-        """Return the figures as JSON (NaN and ±Inf as Python's `json` writes them), for going on later."""
-        return asdict(self)
