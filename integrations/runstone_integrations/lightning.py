@@ -133,6 +133,7 @@ class TrackingCallback:
         self._rows: Rows | None = None  # while a stage is being recorded by this process
         self._files: _CheckpointFiles | None = None
         self._peer: tuple[str, str] | None = None  # run id and workspace, where rank 0 records
+        self._reports: runstone.RankReports | None = None  # of a rank other than 0
         self._trainer: weakref.ref[Any] | None = None
         self._has_failed = False
         self._sigterm_handler: Any = None
@@ -223,6 +224,8 @@ class TrackingCallback:
         run, rows = self._run, self._rows
         self._rows = self._files = self._peer = None
         self._is_shared = False
+        if self._reports is not None:
+            self._reports.stop()
         if run is not None and rows is not None and run is not self._given_run:
             run.finish()
 
@@ -230,6 +233,8 @@ class TrackingCallback:
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         """Record why training ended, with what it had logged until then."""
         self._take_sigterm_back()
+        if self._reports is not None:
+            self._reports.stop()
         if self._peer is not None:
             self._report_failure_of_other_rank(exception)
             return
@@ -288,6 +293,7 @@ class TrackingCallback:
             return
         is_resuming = stage == "fit" and bool(self._loaded or trainer.ckpt_path)
         where: tuple[str, str] | None = None
+        invitation: Any = None
         run: Run | None = None
         self._is_shared = False
         try:
@@ -295,11 +301,14 @@ class TrackingCallback:
                 run = self._join_run(trainer, stage, is_resuming=is_resuming)
                 with contextlib.suppress(runstone.WorkspaceNotFound):  # a run that records nothing has none
                     where = run.id, str(run.workspace.path)
+                    invitation = runstone.RankReports.invitation_to(run) if trainer.world_size > 1 else None
         finally:  # the other ranks wait for this, whatever happened here
             if is_collective and trainer.world_size > 1:
-                where = trainer.strategy.broadcast(where)
+                where, invitation = trainer.strategy.broadcast((where, invitation))
                 self._is_shared = where is not None
                 self._peer = None if trainer.is_global_zero else where
+        if invitation is not None and not trainer.is_global_zero:
+            self._report_rank(trainer, stage, invitation)
         if run is None:
             return
         self._run, self._run_id, self._run_project, self._has_failed = run, run.id, run.project, False
@@ -310,6 +319,24 @@ class TrackingCallback:
         if stage == "fit" and self._checkpoint_policy != "none":
             self._files = _CheckpointFiles(run, self._checkpoint_policy, self._monitor)
         self._is_rewind_due = is_resuming and run.is_resumed
+
+    def _report_rank(self, trainer: Any, stage: str, invitation: Any) -> None:
+        """Let a rank other than 0 report its process, and what its host does, into the run of rank 0."""
+        user_run = run_of_user()
+        if self._peer is not None and user_run is not None and user_run.id == self._peer[0]:
+            return  # the script has started it in this rank too: there it reports by itself
+        if self._reports is None or not self._reports.is_for(invitation):
+            self._reports = runstone.RankReports(
+                invitation,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+                local_rank=trainer.local_rank,
+                local_size=trainer.num_devices,
+                node_rank=trainer.node_rank,
+            )
+        self._reports.start()
+        if stage == "fit":  # see _open
+            self._leave_sigterm_to_lightning()
 
     def _join_run(self, trainer: Any, stage: str, *, is_resuming: bool) -> Run:
         if self._is_adopted and self._given_run is not None and self._given_run.is_finished:
@@ -351,7 +378,9 @@ class TrackingCallback:
         run_id, workspace = peer
         if runstone.open_workspace(workspace).run(run_id).status.is_ended:
             return  # rank 0 has told why; what other ranks see after that is only its echo
-        run = runstone.start_run(run_id=run_id, workspace=workspace, resume=True, environment=False)
+        run = runstone.start_run(
+            run_id=run_id, workspace=workspace, resume=True, environment=False, system_metrics=False
+        )
         run.fail(exception)
         run.finish("failed")
 

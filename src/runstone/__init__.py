@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runstone._version import __version__
+from runstone.companions import RankReports
 from runstone.current import current_run, log
 from runstone.errors import (
     AlreadyExists,
@@ -65,6 +66,7 @@ __all__ = [
     "MetricSummary",
     "MetricTail",
     "NotFound",
+    "RankReports",
     "Record",
     "Run",
     "RunFinished",

@@ -18,6 +18,8 @@ __all__ = [
     "EnvironmentDiff",
     "EnvironmentGroup",
     "Unknown",
+    "as_used",
+    "changes_since_start",
     "diff_environments",
     "patch_files",
     "recorded_patch",
@@ -119,6 +121,41 @@ class EnvironmentDiff:
         }
 
 
+def as_used(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a snapshot with what the second look found in place of what stood there when the run started.
+
+    A program imports frameworks, sets seeds and flags after `start_run`: what it computed with is this.
+    """
+    later = snapshot.get("later")
+    found = {name: value for name, value in snapshot.items() if name != "later"}
+    sections = _sections_of(later)
+    if not sections:
+        return found
+    why = {path: text for path, text in (found.get("why") or {}).items() if path.partition(".")[0] not in sections}
+    reasons = later.get("why") if isinstance(later, Mapping) else None
+    return found | sections | {"why": why | (dict(reasons) if isinstance(reasons, Mapping) else {})}
+
+
+def changes_since_start(snapshot: Mapping[str, Any]) -> tuple[EnvironmentChange, ...]:
+    """Return what the program changed after the run had started, as far as a second look was taken."""
+    before = {name: value for name, value in snapshot.items() if name != "later"}
+    after = as_used(snapshot)
+    changes = [change for group in diff_environments(before, after).groups for change in group.changes]
+    return tuple(_with_version(change, after) for change in changes)
+
+
+def _sections_of(later: Any) -> dict[str, Any]:
+    """Return the sections of a second look; reasons and times are none."""
+    if not isinstance(later, Mapping):
+        return {}
+    return {str(name): value for name, value in later.items() if name not in ("captured_at", "duration_ms", "why")}
+
+
+def _with_version(change: EnvironmentChange, snapshot: Mapping[str, Any]) -> EnvironmentChange:
+    version = _at(snapshot, f"frameworks.{change.name}.version")
+    return change if version is None else EnvironmentChange(change.name, change.left, f"{change.right}, {version}")
+
+
 def diff_environments(
     left: Mapping[str, Any],
     right: Mapping[str, Any],
@@ -129,7 +166,8 @@ def diff_environments(
 ) -> EnvironmentDiff:
     """Return what differs, without what is never the same: process ids, times, free memory, names of boots and files.
 
-    What one side could not read (denied, failed, given up, redacted) is no difference but `unknown`.
+    What one side could not read (denied, failed, given up, redacted) is no difference but `unknown`. Both sides are
+    taken as the programs used them: see `as_used`.
 
     Args:
         left, right: Snapshots as `RunInfo.environment` and `runstone.capture.snapshot` return them.
@@ -137,7 +175,7 @@ def diff_environments(
         is_same_program: False where `right` is this machine as it is now, seen by another program than a training: then
             nothing is said of the command line and of frameworks that are not loaded here.
     """
-    pair = _Pair(left, right, is_same_program=is_same_program)
+    pair = _Pair(as_used(left), as_used(right), is_same_program=is_same_program)
     groups = [
         _group("code", _code(pair, left_patch, right_patch)),
         _group("packages", _packages(pair)),

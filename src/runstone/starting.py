@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runstone import settings
+from runstone.companions import RankPlace
 from runstone.current import current_run, set_current
 from runstone.errors import AlreadyExists, InvalidValue, RunNotFound, RunstoneError
 from runstone.names import check_name, check_run_id, new_run_id, new_run_name, shown
@@ -121,6 +122,7 @@ def start_run(
         interval_s=interval_s,
         tensorboard=tensorboard,
         started_at=facts["started_at"],
+        place=RankPlace(0, 1, 0, 1, 0) if run_id is None and settings.rank() else None,
     )
     return run
 
@@ -168,7 +170,9 @@ def _open_run(
         raise RunNotFound(f"there is no run {run_id!r} to resume in {home.path}; `runstone runs list` shows them")
     if standing is None:
         with contextlib.suppress(AlreadyExists):
-            return _create_run(home, run_id or new_run_id(), facts, on_error)
+            # Processes of one launcher that share no run are no ranks of it: each is the whole of its own.
+            rank = 0 if run_id is None else settings.rank()
+            return _create_run(home, run_id or new_run_id(), facts, on_error, rank=rank)
         standing = home.find_run_folder(run_id or "")  # another process was faster: join it
         if standing is None:
             raise RunNotFound(f"run {run_id!r} vanished while it was opened")
@@ -177,10 +181,10 @@ def _open_run(
     return _join_run(home, standing, facts, on_error)
 
 
-def _create_run(home: Workspace, run_id: str, facts: dict[str, Any], on_error: OnError) -> Run:
+def _create_run(home: Workspace, run_id: str, facts: dict[str, Any], on_error: OnError, *, rank: int) -> Run:
     facts["name"] = facts["name"] or _name_to_claim() or new_run_name(run_id)
     created = {"run_id": run_id, **_told(facts)}
-    log = home.open_new_run(created, rank=settings.rank(), backend=settings.log_backend())
+    log = home.open_new_run(created, rank=rank, backend=settings.log_backend())
     return Run(home, log, facts=facts, on_error=on_error)
 
 

@@ -94,6 +94,10 @@ def test_outer_packages_use_only_public_names(package: str) -> None:
                 wrong.append(f"{name}:{line} imports {module}")
             if pieces[0] == "runstone" and len(pieces) > 2:
                 wrong.append(f"{name}:{line} reaches into {module}")
+        for node in ast.walk(tree):
+            is_ours = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "runstone"
+            if is_ours and node.attr not in runstone.__all__:
+                wrong.append(f"{name}:{node.lineno} uses runstone.{node.attr}")
     assert wrong == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -290,6 +291,7 @@ def test_import_of_the_bindings_warns_nobody(gpu: Callable[..., Gpu], tmp_path: 
         "sys.meta_path.insert(0, Finder())\n"
     )
     (tmp_path / "sitecustomize.py").write_text("import _pynvml_redirector\n")
-    found, why = gpu({"count": 1}, environment={"PYTHONPATH": str(tmp_path)})
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    found, why = gpu({"count": 1}, environment={"PYTHONPATH": path})
     assert "gpu" not in why
     assert found["count"] == 1

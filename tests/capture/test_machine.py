@@ -191,7 +191,13 @@ def test_job_is_read_from_an_allowlist(section_of: SectionOf) -> None:
         "TORCHELASTIC_RUN_ID": "abc",
     }
     section = section_of(read_scheduler, Context(environment=environment))
-    assert section.values == {"slurm": {"job_id": "42", "array_task_id": "7"}, "torchelastic": {"run_id": "abc"}}
+    assert section.values is not None
+    told = {
+        kind: {name: value for name, value in job.items() if value is not None} for kind, job in section.values.items()
+    }
+    assert told == {"slurm": {"job_id": "42", "array_task_id": "7"}, "torchelastic": {"run_id": "abc"}}
+    assert section.why["section.slurm.partition"] == "absent: SLURM_JOB_PARTITION is not set"
+    assert "planted" not in str(section)
 
 
 def test_process_outside_a_job_says_so(section_of: SectionOf) -> None:
@@ -272,6 +278,7 @@ def test_origin_of_a_package_is_kept_without_its_password(
     tmp_path: Path, section_of: SectionOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = {"url": "https://u:planted@host.example/p.git", "vcs_info": {"vcs": "git", "commit_id": "ab12"}}
+    origin["subdirectory"] = "parts/own"
     archive = {"url": "https://host.example/q.whl", "archive_info": {"hashes": {"sha256": "ff"}}}
     _tree(
         tmp_path,
@@ -302,6 +309,7 @@ def test_origin_of_a_package_is_kept_without_its_password(
             "url": "https://host.example/p.git",
             "is_editable": False,
             "commit": "ab12",
+            "subdirectory": "parts/own",
         },
         {"name": "old", "version": "4"},
         {"name": "plain", "version": "5+cpu"},

@@ -386,6 +386,14 @@ def test_packages_and_their_memory_are_metered(tmp_path: Path) -> None:
     assert _take(rapl, 20).values["memory/energy_j"] == 110.0
 
 
+def test_meters_go_on_where_an_earlier_life_of_the_run_left_them(tmp_path: Path) -> None:
+    _zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    rapl = Rapl(tmp_path, {"cpu/energy_j": 700.0})
+    assert _take(rapl, 0).values == {"cpu/energy_j": 700.0}
+    _zone(tmp_path, "intel-rapl:0", "package-0", 31_000_000)
+    assert _take(rapl, 10).values["cpu/energy_j"] == 730.0
+
+
 def test_meter_that_may_not_be_read_is_absent(tmp_path: Path) -> None:
     _zone(tmp_path, "intel-rapl:0", "package-0", 5)
     (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
@@ -767,6 +775,59 @@ def test_run_without_meters_has_no_energy(home: Path) -> None:
     energy = energy_of(_log_energy(home, "one", {"loss": [1.0]}))
     assert (energy.gpu_j, energy.cpu_j, energy.gpu_source, energy.total_j) == (None, None, None, None)
     assert (energy.kwh, energy.cost(1.0), energy.carbon_g(1.0)) == (None, None, None)
+
+
+METERED = {
+    "system/gpu.0/energy_j": [0.0, 1000.0, 3000.0],
+    "system/rank.8/gpu.0/energy_estimate_j": [0.0, 500.0],
+    "system/cpu/energy_j": [0.0, 100.0],
+}
+
+
+def test_table_has_what_runs_consumed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _log_energy(home, "metered", METERED)
+    _log_energy(home, "bare", {"loss": [1.0]})
+    table = runstone.open_workspace(home).runs(order_by="id")
+    assert table.values("energy_j") == [None, 3600.0]
+    assert "energy_j" in table.columns
+    assert not {"energy_cost", "carbon_g"} & set(table.columns)
+    monkeypatch.setenv("RUNSTONE_PRICE_PER_KWH", "0.3")
+    monkeypatch.setenv("RUNSTONE_CARBON_G_PER_KWH", "400")
+    assert table.to_dicts()[1]["energy_cost"] == pytest.approx(0.0003)
+    frame = table.to_pandas()
+    assert frame["energy_j"].tolist()[1] == 3600.0
+    assert frame["carbon_g"].tolist()[1] == pytest.approx(0.4)
+    assert energy_of(table[1]).total_j == 3600.0  # the same from the points
+
+
+def test_table_without_meters_has_no_such_column(home: Path) -> None:
+    _log_energy(home, "bare", {"loss": [1.0]})
+    assert not {"energy_j", "energy_cost", "carbon_g"} & set(runstone.open_workspace(home).runs().columns)
+
+
+def _listed(home: Path, *arguments: str, **variables: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "runstone.cli.main", "runs", "list", "--workspace", str(home), *arguments],
+        env=dict(os.environ) | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+
+
+def test_list_shows_energy_where_a_run_has_it(home: Path) -> None:
+    _log_energy(home, "bare", {"loss": [1.0]})
+    assert "energy" not in _listed(home)
+    _log_energy(home, "metered", METERED)
+    header, *rows = _listed(home).splitlines()
+    assert "energy_j" in header
+    assert any("3600" in row for row in rows)
+    chosen = _listed(home, "id='metered'", "--columns", "id, energy_cost,energy_j , metrics.'system/cpu/energy_j'.max",
+                     "--csv", RUNSTONE_PRICE_PER_KWH="1000")  # fmt: skip
+    assert chosen.splitlines()[1] == "metered,1.0,3600.0,100.0"
+    assert json.loads(_listed(home, "id='metered'", "--json"))[0]["energy_j"] == 3600.0
+    assert _listed(home, "--columns", "energy_j").splitlines()[0].strip() == "energy_j"
 
 
 def test_gpu_that_two_ranks_report_is_counted_once(home: Path) -> None:

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+import runstone
+from runstone.capture.metrics import energy_in, energy_of
 
 _PROGRAM = """
 import json, os, sys
@@ -29,6 +33,7 @@ for line in sys.stdin:
 collector.close()
 """
 _GARBAGE = 0xFFFFFFFF
+_POLICIES = ("power", "thermal", "sync_boost", "board_limit", "low_utilization", "reliability")
 
 
 class Machine:
@@ -122,6 +127,14 @@ def test_gpu_says_everything_that_it_knows(machine: Callable[..., Machine]) -> N
         "throttle/hw_thermal": 0,
         "throttle/power_brake": 0,
         "throttle/sync_boost": 0,
+        "throttled_ms/power": 0.0,
+        "throttled_ms/thermal": 0.0,
+        "throttled_ms/sync_boost": 0.0,
+        "throttled_ms/board_limit": 0.0,
+        "throttled_ms/low_utilization": 0.0,
+        "throttled_ms/reliability": 0.0,
+        "throttled_ms/hw_thermal": 0.0,
+        "throttled_ms/power_brake": 0.0,
         "performance_state": 0,
         "encoder_percent": 0,
         "decoder_percent": 0,
@@ -213,6 +226,82 @@ def test_error_of_the_driver_is_a_point_where_it_happened(machine: Callable[...,
     assert values["gpu.1/xid"] == 31
     assert "gpu.0/xid" not in values
     assert "gpu.1/xid" not in gpus.take(20)
+
+
+_LIVES = """
+import time, runstone
+from runstone.runinfo import RunInfo
+NAME = "system/gpu.0/energy_j"
+def samples():
+    info = RunInfo(run.path)
+    return len(info.series(NAME, attempt="all")) if NAME in info.metrics else 0
+run = runstone.start_run(workspace="ws", run_id="r", environment=False, system_metrics=0.5)
+for life in range(2):
+    wanted, end = samples() + 3, time.monotonic() + 20
+    while samples() < wanted:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    run.finish()
+    if life == 0:
+        run.reopen()
+"""
+
+
+def test_energy_goes_on_over_stages_and_attempts_of_a_run(fakenvml: Path, tmp_path: Path) -> None:
+    (tmp_path / "nvml.conf").write_text("count 1\ngpu0.power_mw 300000\n")
+    fake = {"FAKENVML": str(tmp_path / "nvml.conf"), "LD_LIBRARY_PATH": str(fakenvml)}
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-c", _LIVES], cwd=tmp_path, env=dict(os.environ) | fake, check=True, timeout=60
+        )
+    info = runstone.open_workspace(tmp_path / "ws").run("r")
+    assert [attempt.number for attempt in info.attempts] == [1, 2]
+    series = info.series("system/gpu.0/energy_j", attempt="all")
+    joules = series.value[np.argsort(series.wall_s, kind="stable")]
+    assert len(joules) >= 12
+    assert (np.diff(joules) >= 0).all()  # no life begins at 0 again
+    assert joules[-1] > 600  # four lives of two samples' distance at 300 W
+    assert energy_in(info.metrics) == energy_of(info)
+
+
+# --- time held back ------------------------------------------------------------------------------------------------
+
+
+def test_time_that_clocks_were_held_back_counts_from_the_first_sample(machine: Callable[..., Machine]) -> None:
+    gpus = machine()
+    before = {"count": 1, "gpu0.violation.0": 7_000_000_000, "gpu0.violation.1": 5, "gpu0.hw_thermal_ns": 9_000_000}
+    gpus.take(0, before)
+    values = _of(gpus.take(10, before | {"gpu0.violation.0": 9_500_000_000, "gpu0.hw_thermal_ns": 10_500_000}), "gpu.0")
+    assert {name: value for name, value in values.items() if value and name.startswith("throttled_ms/")} == {
+        "throttled_ms/power": 2500.0,
+        "throttled_ms/hw_thermal": 1.5,
+    }
+
+
+def test_time_held_back_that_is_longer_than_the_time_is_a_gap(machine: Callable[..., Machine]) -> None:
+    gpus = machine()
+    gpus.take(0, {"count": 1})
+    assert "gpu.0/throttled_ms/power" not in gpus.take(10, {"count": 1, "gpu0.violation.0": 60_000_000_000})
+    assert gpus.take(20, {"count": 1, "gpu0.violation.0": 4_000_000_000})["gpu.0/throttled_ms/power"] == 4000.0
+
+
+def test_time_held_back_goes_on_where_the_counter_began_anew(machine: Callable[..., Machine]) -> None:
+    gpus = machine()
+    for at_s, counter_ns in ((0, 5_000_000_000), (10, 6_000_000_000), (20, 0)):
+        gpus.take(at_s, {"count": 1, "gpu0.violation.4": counter_ns})
+    values = gpus.take(30, {"count": 1, "gpu0.violation.4": 500_000_000})
+    assert values["gpu.0/throttled_ms/low_utilization"] == 1500.0
+
+
+def test_reasons_that_a_driver_does_not_count_are_absent(machine: Callable[..., Machine]) -> None:
+    gpus = machine()
+    state = {"count": 1, "err.nvmlDeviceGetViolationStatus": 3, "gpu0.slowdown_counters": 0}
+    for at_s in (0, 10):
+        values = _of(gpus.take(at_s, state), "gpu.0")
+        assert not [name for name in values if name.startswith("throttled_ms/")]
+        assert values["throttle/power"] == 0
+        assert values["memory_temperature_c"] == 71
+    assert gpus.why["gpu.0/throttled_ms/power"] == "absent: Not Supported (NVML 3)"
 
 
 # --- processes -----------------------------------------------------------------------------------------------------
@@ -319,7 +408,11 @@ def test_library_that_does_not_start_is_noted_once_and_tried_again(
         ("nvmlDeviceGetEnforcedPowerLimit", {"power_limit_w", "power_percent"}),
         ("nvmlDeviceGetClockInfo", {"sm_clock_mhz", "memory_clock_mhz"}),
         ("nvmlDeviceGetPerformanceState", {"performance_state"}),
-        ("nvmlDeviceGetFieldValues", {"memory_temperature_c"}),
+        (
+            "nvmlDeviceGetFieldValues",
+            {"memory_temperature_c", "throttled_ms/hw_thermal", "throttled_ms/power_brake"},
+        ),
+        ("nvmlDeviceGetViolationStatus", {f"throttled_ms/{policy}" for policy in _POLICIES}),
         ("nvmlDeviceGetFanSpeed", {"fan_percent"}),
         ("nvmlDeviceGetEncoderUtilization", {"encoder_percent"}),
         ("nvmlDeviceGetTotalEccErrors", {"ecc_corrected_errors", "ecc_uncorrected_errors"}),

@@ -130,12 +130,17 @@ class Patient:
 
 
 def kinds(info: RunInfo) -> list[str]:
-    """Return what is found, as words, the worst first."""
-    return [finding.kind for finding in diagnose(info).findings]
+    """Return what is found, as words, the worst first; each says when it was."""
+    found = diagnose(info).findings
+    for finding in found:
+        first_s, last_s = finding.evidence.first_s, finding.evidence.last_s
+        assert first_s is not None, finding.title
+        assert last_s is not None, finding.title
+        assert first_s <= last_s
+    return [finding.kind for finding in found]
 
 
 def only(info: RunInfo, kind: str) -> Finding:
     """Return the finding of a kind, which must be the only one of all."""
-    found = diagnose(info).findings
-    assert [finding.kind for finding in found] == [kind], [finding.title for finding in found]
-    return found[0]
+    assert kinds(info) == [kind], [finding.title for finding in diagnose(info).findings]
+    return diagnose(info).findings[0]

@@ -103,8 +103,8 @@ def test_a_hot_gpu_is_told_with_temperature_and_clocks(patient: Patient) -> None
     )
     found = only(info, "throttled_thermal")
     assert found.explanation == (
-        "Heat throttled 50% of 120 samples at 90 °C in the median; SM clock 1200 MHz then, 1950 MHz otherwise, "
-        "1980 MHz at most."
+        "Heat held its clocks back in 50% of 120 samples at 90 °C in the median; SM clock 1200 MHz then, 1950 MHz "
+        "otherwise, 1980 MHz at most."
     )
     assert (found.evidence.first_step, found.evidence.last_step) == (600, 1190)
 
@@ -130,7 +130,45 @@ def test_a_lowered_power_limit_is_told(patient: Patient) -> None:
 
 def test_a_hardware_slowdown_without_heat_is_the_power_supply(patient: Patient) -> None:
     found = only(patient(system={"gpu.0/throttle/power_brake": lambda n: int(n % 4 == 0)}), "throttled_hardware")
-    assert "the power supply asked it" in found.explanation
+    assert found.explanation.startswith("The power supply asked it to slow down in 25% of 120 samples")
+    assert found.evidence.first_step == 0
+
+
+def test_full_load_that_costs_clock_is_a_note(patient: Patient) -> None:
+    info = patient(system={"gpu.0/throttle/power": lambda n: int(n >= 60), "gpu.0/sm_clock_mhz": 1500})
+    found = only(info, "throttled_power")
+    assert found.severity is Severity.NOTE
+    assert found.explanation.startswith("At the limit of 700 W in 50% of 120 samples; SM clock 1500 MHz then")
+    assert "what full load looks like" in found.action
+    assert diagnose(info).is_healthy
+    assert (found.evidence.first_step, found.evidence.last_step) == (600, 1190)
+
+
+def test_the_driver_s_own_counters_tell_what_samples_miss(patient: Patient) -> None:
+    # Bursts of a second, each 10 s, which no sample sees.
+    info = patient(
+        system={"gpu.0/throttled_ms/thermal": lambda n: 1000.0 * max(0, n - 50), "gpu.0/temperature_c": 86},
+    )
+    found = only(info, "throttled_thermal")
+    assert found.explanation.startswith("Heat held its clocks back for 69 s, 6% of the time at 86 °C in the median")
+    assert found.evidence.series[0] == "system/gpu.0/throttled_ms/thermal"
+    assert (found.evidence.first_step, found.evidence.last_step) == (510, 1190)
+
+
+def test_counters_that_hardly_moved_outweigh_unlucky_samples(patient: Patient) -> None:
+    info = patient(
+        system={
+            "gpu.0/throttled_ms/thermal": lambda n: 2.0 * n,
+            "gpu.0/throttle/thermal": lambda n: int(n % 10 == 0),
+            "gpu.0/throttled_ms/hw_thermal": 0,
+        }
+    )
+    assert kinds(info) == []
+
+
+def test_counters_go_on_over_the_lives_of_a_run(patient: Patient) -> None:
+    info = patient(system={"gpu.0/throttled_ms/power_brake": lambda n: 500.0 * (n % 60)})
+    assert "for 59 s, 5% of the time" in only(info, "throttled_hardware").explanation
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -202,6 +240,17 @@ def test_an_error_of_the_driver_is_critical(patient: Patient) -> None:
     assert found.title == "GPU 0 reported an error: XID 79"
     assert found.severity is Severity.CRITICAL
     assert "12 min after the start" in found.explanation
+
+
+def test_a_row_that_could_not_be_remapped_is_critical(patient: Patient) -> None:
+    found = only(
+        patient(system={"gpu.0/row_remap_failed": lambda n: int(n >= 66) if n % 6 == 0 else None}), "gpu_error"
+    )
+    assert found.title == "GPU 0 reported an error: failed row remapping"
+    assert found.severity is Severity.CRITICAL
+    assert "The driver told it 11 min after the start" in found.explanation
+    assert (found.evidence.first_step, found.evidence.last_step) == (660, 1140)
+    assert kinds(patient(system={"gpu.0/row_remap_failed": 0})) == []
 
 
 def test_memory_errors_of_the_run_are_told_and_older_ones_are_not(patient: Patient) -> None:

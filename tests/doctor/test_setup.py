@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +14,36 @@ from runstone.doctor import Severity, examine, top_findings
 from runstone.runinfo import RunInfo
 from tests.doctor.patients import Patient, kinds, only
 
+NEVER_USED = {"gpu.0/util_percent": 0, "gpu.0/own_memory_bytes": 0}
+
 
 def test_a_gpu_that_is_never_used_is_told(patient: Patient) -> None:
-    found = only(patient(system={"gpu.0/util_percent": 0}), "cpu_fallback")
+    found = only(patient(system=NEVER_USED), "cpu_fallback")
     assert found.severity is Severity.WARNING
     assert "1 x NVIDIA H100" in found.explanation
     assert found.evidence.series[0] == "system/gpu.0/util_percent"
 
 
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"gpu.0/util_percent": 3},  # a small model: the process has memory on the GPU
+        {"gpu.0/util_percent": 0, "gpu.0/own_memory_bytes": None, "gpu.0/memory_used_bytes": lambda n: (1 + n) << 28},
+    ],
+)
+def test_a_gpu_that_is_used_a_little_is_not_taken_for_the_cpu(patient: Patient, machine: dict[str, Any]) -> None:
+    assert "cpu_fallback" not in kinds(patient(system=machine))
+
+
+def test_a_gpu_of_which_only_a_context_was_opened_is_told(patient: Patient) -> None:
+    info = patient(
+        system={"gpu.0/util_percent": 0, "gpu.0/own_memory_bytes": 500 << 20, "gpu.0/memory_used_bytes": 900 << 20}
+    )
+    assert only(info, "cpu_fallback").severity is Severity.WARNING
+
+
 def test_torch_without_cuda_beside_a_gpu_is_told(patient: Patient) -> None:
-    info = patient(system={"gpu.0/util_percent": 0}, environment={"frameworks.torch.cuda": None})
+    info = patient(system=NEVER_USED, environment={"frameworks.torch.cuda": None})
     assert "was built without CUDA" in only(info, "cpu_fallback").explanation
 
 
@@ -35,7 +56,7 @@ def test_hidden_gpus_are_a_note(patient: Patient) -> None:
 
 
 def test_a_gpu_that_no_framework_asks_for_is_fine(patient: Patient) -> None:
-    assert kinds(patient(system={"gpu.0/util_percent": 0}, environment={"frameworks.torch": None})) == []
+    assert kinds(patient(system=NEVER_USED, environment={"frameworks.torch": None})) == []
 
 
 def test_more_workers_than_cores_are_told(patient: Patient) -> None:
@@ -62,6 +83,26 @@ def test_threads_beyond_a_containers_limit_are_told(patient: Patient) -> None:
         "torch used 16 threads on 4 cores, to which the container is limited (the machine has 16)."
     )
     assert "OMP_NUM_THREADS=4" in found.action
+
+
+def test_processes_of_a_slurm_job_are_counted_by_host(patient: Patient) -> None:
+    # As Slurm's variables are kept: text.
+    many = {"rank.world_size": 16, "frameworks.torch.threads": 4}
+    assert kinds(patient(environment=many)) == ["too_many_threads"]
+    assert kinds(patient(environment={**many, "scheduler.slurm.nodes": "4"})) == []
+
+
+def test_what_was_imported_after_the_start_counts(patient: Patient) -> None:
+    later = {"frameworks": {"torch": {"version": "2.9.0", "cuda": None, "hip": None}}, "why": {}}
+    info = patient(
+        system=NEVER_USED,
+        environment={
+            "frameworks": {"torch": None},
+            "why": {"frameworks.torch": "absent: not imported"},
+            "later": later,
+        },
+    )
+    assert "was built without CUDA" in only(info, "cpu_fallback").explanation
 
 
 def test_threads_of_several_processes_count_together(patient: Patient) -> None:

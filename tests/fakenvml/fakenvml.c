@@ -442,6 +442,18 @@ status nvmlDeviceGetComputeInstanceId(device *d, u32 *out) {
 
 /* --- what a device does now ------------------------------------------------------------------------------- */
 
+typedef struct { u64 reference_us, violation_ns; } violation;
+
+/* Nanoseconds for which policy N held the clocks back: gpu0.violation.N */
+status nvmlDeviceGetViolationStatus(device *d, int policy, violation *out) {
+    char field[32];
+    ENTER(d);
+    if (policy < 0 || policy > 5) return INVALID_ARGUMENT;
+    snprintf(field, sizeof field, "violation.%d", policy);
+    *out = (violation){0, gpu_number(d->gpu, field, 0)};
+    return SUCCESS;
+}
+
 NUMBER(nvmlDeviceGetPowerUsage, u32, "power_mw", 250000)
 NUMBER(nvmlDeviceGetFanSpeed, u32, "fan", 30)
 NUMBER(nvmlDeviceGetPerformanceState, u32, "pstate", 0)
@@ -549,6 +561,9 @@ status nvmlDeviceGetFieldValues(device *d, int count, field_value *values) {
         if (v->field == 82) {
             v->type = 1;
             v->value.small = (u32)gpu_number(d->gpu, "mem_temp", 71);
+        } else if ((v->field == 270 || v->field == 271) && gpu_number(d->gpu, "slowdown_counters", 1)) {
+            v->type = 3;
+            v->value.large = gpu_number(d->gpu, v->field == 270 ? "hw_thermal_ns" : "power_brake_ns", 0);
         } else if ((v->field == 138 || v->field == 139) && v->scope == ~0u && has_link(d, 0)) {
             v->type = 3;
             v->value.large = gpu_number(d->gpu, v->field == 138 ? "nvlink_tx_kib" : "nvlink_rx_kib", 0);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("torch")
 
 import runstone
+from runstone.runlog.reader import read_journal
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
@@ -73,7 +75,7 @@ def _start(place: Path, code: str, **options: Any) -> subprocess.Popen[str]:
     script = place / "script.py"
     script.write_text(MODEL + code)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNSTONE_")}
-    environment["OMP_NUM_THREADS"] = "1"
+    environment |= {"OMP_NUM_THREADS": "1", "RUNSTONE_SYSTEM_METRICS": "0.5"}
     return subprocess.Popen(
         [sys.executable, str(script)],
         cwd=place,
@@ -138,7 +140,7 @@ open(f"rank{one.global_rank}", "w").write(f"{one.global_step} {tracking.run is n
     assert info.status == "stopped"
     assert info.series("loss_step").step.tolist() == list(range(7))
     assert info.series("val_loss").step.tolist() == [4, 6]
-    assert len(list(info.path.glob("journal.*"))) == 1
+    assert [(one.rank, one.role) for one in read_journal(info.path).writers if one.role == "main"] == [(0, "main")]
     assert info.params["lightning"]["trainer"]["world_size"] == 2
 
 
@@ -172,6 +174,90 @@ if __name__ == "__main__":
     info = _the_run(tmp_path)
     assert info.status == "finished"
     assert info.series("loss_step").step.tolist() == list(range(5))
+
+
+# Long enough for a few samples of each rank.
+TWO_RANKS = """
+class Paces(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        time.sleep(0.25)
+def train(strategy, *callbacks):
+    one = trainer(tracking, Paces(), *callbacks, strategy=strategy, devices=2, limit_val_batches=0)
+    one.fit(Model())
+    return one
+"""
+
+
+def _system(info: runstone.RunInfo, rank: int) -> set[str]:
+    names = {name.removeprefix("system/") for name in info.metrics if name.startswith("system/")}
+    ranked = f"rank.{rank}/"
+    if rank == 0:
+        return {name for name in names if not name.startswith("rank.")}
+    return {name.removeprefix(ranked) for name in names if name.startswith(ranked)}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_D3_every_rank_reports_its_process_and_one_a_host_the_machine(strategy: str, tmp_path: Path) -> None:
+    code, errors = _run(tmp_path, TWO_RANKS + f"\nif __name__ == '__main__':\n    train('{strategy}')\n")
+    assert code == 0, errors
+    info = _the_run(tmp_path)
+    assert info.status == "finished"
+    assert {"process/rss_bytes", "memory/percent", "disk/store_free_bytes"} <= _system(info, 0)
+    other = _system(info, 1)
+    assert {"process/rss_bytes", "process/cpu_percent", "runstone/sampler_ms"} <= other
+    assert {name.partition("/")[0] for name in other} == {"process", "runstone"}
+    journal = read_journal(info.path)
+    assert {(one.rank, one.role, str(one.status)) for one in journal.writers} == {
+        (0, "main", "finished"),
+        (1, "child", "finished"),
+    }
+    assert len(info.attempts) == 1
+    snapshots = {
+        one.rank: json.loads((info.path / f"environment.{one.writer}.json").read_text()) for one in journal.writers
+    }
+    assert snapshots[0]["packages"]["installed"]
+    assert snapshots[1]["packages"] is None
+    assert snapshots[1]["why"]["packages"] == "absent: another rank of this host tells it"
+    assert snapshots[1]["rank"] == {"rank": 1, "world_size": 2, "local_rank": 1, "node_rank": 0}
+    assert snapshots[1]["process"]["pid"] != snapshots[0]["process"]["pid"]
+    assert info.environment is not None
+    assert info.environment["packages"] is not None
+
+
+def test_D3_a_run_without_system_metrics_gets_none_from_any_rank(tmp_path: Path) -> None:
+    code, errors = _run(
+        tmp_path,
+        TWO_RANKS
+        + """
+if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    with runstone.start_run(workspace="ws", system_metrics=False, environment=False):
+        train("ddp")
+else:
+    train("ddp")
+""",
+    )
+    assert code == 0, errors
+    info = _the_run(tmp_path)
+    assert info.status == "finished"
+    assert not [name for name in info.metrics if name.startswith("system/")]
+    assert [one.role for one in read_journal(info.path).writers] == ["main"]
+
+
+def test_D3_a_rank_that_is_killed_does_not_leave_a_finished_run(tmp_path: Path) -> None:
+    code, errors = _run(
+        tmp_path,
+        TWO_RANKS
+        + """
+def die(trainer):
+    if trainer.global_rank == 1:
+        os.kill(os.getpid(), 9)
+train("ddp", At(7, die))
+""",
+    )
+    assert code != 0
+    info = _the_run(tmp_path)
+    assert info.status == "failed", errors
+    assert "process/rss_bytes" in _system(info, 1)
 
 
 def test_F5_importing_the_module_imports_no_framework() -> None:

@@ -274,6 +274,7 @@ def test_tensors_of_torch_go_through_cells_of_their_type(run: runstone.Run) -> N
 
 
 @pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch says so of the mode itself
 def test_cuda_tensors_never_make_the_training_thread_wait(run: runstone.Run) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():

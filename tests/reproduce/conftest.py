@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,35 @@ class Project:
     def restore(self, run: RunInfo, name: str = "again", **options: object) -> Restored:
         """Restore a run into a folder beside the project."""
         return restore(run, self.root.parent / name, workspace=self.home, **options)  # type: ignore[arg-type]
+
+
+def edit(run: RunInfo, **changes: Any) -> RunInfo:
+    """Change the snapshot of a run, at dotted paths written with `__`."""
+    file = next(run.path.glob("environment.*.json"))
+    snapshot = json.loads(file.read_text())
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        place = snapshot
+        for name in outer:
+            place = place[name]
+        place[last] = value
+    file.write_text(json.dumps(snapshot))
+    return RunInfo(run.path)
+
+
+def command_line(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """Run `runstone` as a user does; return its exit code, output and messages."""
+    done = subprocess.run(
+        [sys.executable, "-m", "runstone.cli.main", *arguments],
+        cwd=cwd,
+        env=dict(os.environ) | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ def test_a_command_that_fails_is_told(project: Project) -> None:
     assert (outcome.verdict, outcome.exit_code) == ("failed", 1)
     assert outcome.run is not None
     assert outcome.run.status is Status.FAILED
+    assert outcome.reason.endswith("the command ended with 1: ZeroDivisionError: division by zero")
 
 
 def test_a_command_that_records_nothing_is_told(project: Project) -> None:
@@ -105,6 +106,7 @@ def test_a_command_that_records_nothing_is_told(project: Project) -> None:
     (made.folder / "code/helper.py").write_text("raise SystemExit(7)\n")
     outcome = rerun(made, Workspace(project.home))
     assert (outcome.verdict, outcome.exit_code, outcome.run) == ("failed", 7, None)
+    assert outcome.reason == "the command ended with 7 before it started a run"
     failures = [failure.message for path in project.runs() if (failure := RunInfo(path).failure)]
     assert failures == ["the command ended with 7 before it started a run"]
 
@@ -116,6 +118,7 @@ def test_a_command_that_is_killed_is_told(project: Project) -> None:
     assert (outcome.verdict, outcome.exit_code) == ("failed", -signal.SIGKILL)
     assert outcome.run is not None
     assert outcome.run.status is Status.CRASHED
+    assert outcome.reason == "the new run ended crashed, the old one finished; the command was ended by SIGKILL"
 
 
 def test_other_steps_and_missing_metrics_are_different(project: Project) -> None:
@@ -181,16 +184,5 @@ def test_the_command_line_shows_a_table_and_exits_with_the_verdict(project: Proj
     )
     assert differs.exit_code == 1
     assert "different" in differs.output
-    assert CliRunner().invoke(reproduce_command, [run.id, "--install", *options, "x"]).exit_code == 2
-
-
-def test_a_virtual_environment_is_made_only_when_asked_for(project: Project) -> None:
-    run = project.run("train.py", "3")
-    file = next(run.path.glob("environment.*.json"))
-    snapshot = json.loads(file.read_text())
-    snapshot["packages"]["installed"] = []  # nothing to download
-    file.write_text(json.dumps(snapshot))
-    outcome = again(project, RunInfo(run.path), install=True)
-    assert (project.root.parent / "again/.venv/bin/python").exists()
-    # The empty environment has no runstone: it was really the one that ran.
-    assert (outcome.verdict, outcome.exit_code) == ("failed", 1)
+    lock = str(folder / "one/requirements.lock.txt")
+    assert CliRunner().invoke(reproduce_command, [run.id, "--lock", lock, *options, "x"]).exit_code == 2

@@ -9,28 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import runstone
 from runstone import AlreadyExists, InvalidValue, NotFound
 from runstone.runinfo import RunInfo
-from tests.reproduce.conftest import Project
-
-
-def edit(run: RunInfo, **changes: Any) -> RunInfo:
-    """Change the snapshot of a run, at dotted paths written with `__`."""
-    file = next(run.path.glob("environment.*.json"))
-    snapshot = json.loads(file.read_text())
-    for path, value in changes.items():
-        *outer, last = path.split("__")
-        place = snapshot
-        for name in outer:
-            place = place[name]
-        place[last] = value
-    file.write_text(json.dumps(snapshot))
-    return RunInfo(run.path)
+from tests.reproduce.conftest import Project, edit
 
 
 def test_commit_command_and_lock_are_put_into_a_folder(project: Project) -> None:
@@ -107,6 +92,8 @@ def test_a_patch_that_does_not_apply_costs_only_its_file(project: Project) -> No
     assert made.checkout is not None
     assert made.checkout.applied == ["extra.py"]
     assert any("'helper.py': the patch does not apply" in line for line in made.lost)
+    assert any("code.patch has it, to apply by hand" in line for line in made.lost)
+    assert "+LR = 0.2" in (made.folder / "code.patch").read_text()
     assert (made.folder / "code" / "helper.py").read_text() == "LR = 0.1\n"
 
 
@@ -200,7 +187,7 @@ def test_a_run_outside_git_is_told_and_the_rest_is_made(project: Project, tmp_pa
     made = project.restore(project.run("one.py", cwd=folder))
     assert made.checkout is None
     assert made.lost[0] == "the code: none was recorded (not a git repository)"
-    assert made.obstacles[0] == "its code was not recorded (not a git repository)"
+    assert made.obstacles[0].startswith("its code was not recorded (not a git repository)")
     assert (made.folder / "requirements.lock.txt").exists()
 
 
@@ -257,11 +244,6 @@ def test_redacted_words_and_variables_are_asked_for(project: Project) -> None:
     assert made.obstacles == ["word 4 of its command was redacted: put the value into run.sh and run that"]
     assert any("TF_API_TOKEN" in line for line in [*made.lost, *made.notes])
     assert "sk-abcdefgh" not in (made.folder / "run.sh").read_text()
-
-
-def test_a_rank_of_a_larger_job_is_not_run_alone(project: Project) -> None:
-    run = edit(project.run("train.py", "1"), rank__world_size=4)
-    assert "4 processes" in project.restore(run).obstacles[0]
 
 
 def test_submodules_are_restored_from_the_old_checkout(project: Project, tmp_path: Path, home: Path) -> None:

@@ -19,8 +19,14 @@ _UNLIMITED_BYTES = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
-class _Hierarchy:
-    """One mounted tree of groups: its folders, from that of this process up to the mount."""
+class Hierarchy:
+    """One mounted tree of groups.
+
+    Attributes:
+        version: 1 or 2.
+        path: The group of this process, as `/proc/self/cgroup` names it.
+        folders: From that of this process up to the mount.
+    """
 
     version: int
     path: str
@@ -29,11 +35,11 @@ class _Hierarchy:
 
 def read_cgroup(facts: Facts, context: Context) -> None:
     """Version, path, and the limits of CPU, memory, swap and processes."""
-    hierarchies = _hierarchies(context)
+    hierarchies = find_hierarchies(context)
     if not hierarchies:
         raise absent("no control group is mounted")
 
-    def of(controller: str) -> _Hierarchy:
+    def of(controller: str) -> Hierarchy:
         found = hierarchies.get(controller) or hierarchies.get("")
         if found is None:
             raise absent(f"no {controller} controller is mounted")
@@ -42,14 +48,14 @@ def read_cgroup(facts: Facts, context: Context) -> None:
     facts.read("version", lambda: of("memory").version)
     facts.read("path", lambda: of("memory").path)
     facts.read("cpu_limit", lambda: _cpu_limit(of("cpu")))
-    facts.read("cpuset", lambda: _cpuset(of("cpuset")))
+    facts.read("cpuset", lambda: cpus_of(of("cpuset")))
     facts.read("memory_limit_bytes", lambda: _limit(of("memory"), "memory.limit_in_bytes", "memory.max"))
     facts.read("memory_high_bytes", lambda: _limit(of("memory"), "memory.soft_limit_in_bytes", "memory.high"))
     facts.read("swap_limit_bytes", lambda: _swap_limit(of("memory")))
     facts.read("pids_limit", lambda: _limit(of("pids"), "pids.max", "pids.max"))
 
 
-def _hierarchies(context: Context) -> dict[str, _Hierarchy]:
+def find_hierarchies(context: Context) -> dict[str, Hierarchy]:
     """Return the hierarchies by controller; version 2, which has all the rest, under the empty name."""
     mounts: dict[str, tuple[str, str]] = {}
     for line in context.text("proc/self/mountinfo").splitlines():
@@ -70,7 +76,7 @@ def _hierarchies(context: Context) -> dict[str, _Hierarchy]:
         for controller in controllers.split(","):
             if controller in mounts and (controller or number == "0"):
                 folders = tuple(_folders(context.root, *mounts[controller], path))
-                found[controller] = _Hierarchy(1 if controller else 2, path, folders)
+                found[controller] = Hierarchy(1 if controller else 2, path, folders)
     return found
 
 
@@ -95,7 +101,7 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _smallest(hierarchy: _Hierarchy, file: str, parse: Callable[[str], float | None]) -> float:
+def _smallest(hierarchy: Hierarchy, file: str, parse: Callable[[str], float | None]) -> float:
     """Return the smallest limit that `file` states on the way up; `parse` gives `None` where it states none."""
     limits, seen = [], False
     for folder in hierarchy.folders:
@@ -114,21 +120,22 @@ def _smallest(hierarchy: _Hierarchy, file: str, parse: Callable[[str], float | N
     return min(limits)
 
 
-def _amount(text: str) -> int | None:
+def parse_amount(text: str) -> int | None:
+    """Return the number in a file of a limit, in either version; `None` where there is no limit."""
     if text == "max":
         return None
     value = int(text)
     return value if 0 <= value < _UNLIMITED_BYTES else None
 
 
-def _limit(hierarchy: _Hierarchy, file_v1: str, file_v2: str) -> int:
-    return int(_smallest(hierarchy, file_v1 if hierarchy.version == 1 else file_v2, _amount))
+def _limit(hierarchy: Hierarchy, file_v1: str, file_v2: str) -> int:
+    return int(_smallest(hierarchy, file_v1 if hierarchy.version == 1 else file_v2, parse_amount))
 
 
-def _cpu_limit(hierarchy: _Hierarchy) -> float:
+def _cpu_limit(hierarchy: Hierarchy) -> float:
     """Cores: quota over period."""
     if hierarchy.version == 2:
-        return _smallest(hierarchy, "cpu.max", _quota_v2)
+        return _smallest(hierarchy, "cpu.max", parse_quota)
     limits = []
     for folder in hierarchy.folders:
         try:
@@ -145,13 +152,18 @@ def _cpu_limit(hierarchy: _Hierarchy) -> float:
     return min(set_limits)
 
 
-def _quota_v2(text: str) -> float | None:
+def parse_quota(text: str) -> float | None:
+    """Return the cores that `cpu.max` of version 2 grants; `None` where there is no limit."""
     quota, _, period = text.partition(" ")
     return None if quota == "max" else int(quota) / int(period or 100_000)
 
 
-def _cpuset(hierarchy: _Hierarchy) -> str:
-    """CPUs that the group may use, such as `0-3,8`."""
+def cpus_of(hierarchy: Hierarchy) -> str:
+    """Return the CPUs that the group may use, such as `0-3,8`.
+
+    Raises:
+        Missing: no file tells.
+    """
     names = (
         ("cpuset.effective_cpus", "cpuset.cpus") if hierarchy.version == 1 else ("cpuset.cpus.effective", "cpuset.cpus")
     )
@@ -166,7 +178,7 @@ def _cpuset(hierarchy: _Hierarchy) -> str:
     raise absent("no cpuset is set")
 
 
-def _swap_limit(hierarchy: _Hierarchy) -> int:
+def _swap_limit(hierarchy: Hierarchy) -> int:
     if hierarchy.version == 2:
         return _limit(hierarchy, "", "memory.swap.max")
     both = _limit(hierarchy, "memory.memsw.limit_in_bytes", "")

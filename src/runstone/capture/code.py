@@ -227,6 +227,9 @@ def _find_checkout(program: str, context: Context) -> _Checkout:
 
 def _starting_points() -> Iterator[Path]:
     file = entry_file()
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is not None and main.name.partition(".")[0].startswith("runstone"):
+        file = None  # our own program, which runs the user's function
     # An installed program (pytest, torchrun) says nothing of the user's code.
     if file and file.exists() and not any(file.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
         yield file.parent

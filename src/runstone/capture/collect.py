@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ SCHEMA = 1
 _QUICK_S = 1.0
 # Kept back for putting together and writing.
 _RESERVE_S = 0.25
+_ELSEWHERE = "absent: another rank of this host tells it"
 
 
 def _cuda_variables(context: Context) -> Hashable:
@@ -50,23 +51,27 @@ class _Collector:
         same: Equal answers say that the section has not changed within this process, and is not read again.
         is_slow: It waits for programs or drivers, or asks much of the disk: it runs beside the others, with all the
             time there is.
+        is_own: It tells of this process; the others tell of the host and of the code, which its ranks share.
+        may_change: A program changes it after its first lines; a second look is taken at it.
     """
 
     section: str
     read: Callable[[Facts, Context], None]
     same: Callable[[Context], Hashable] = _is_never_the_same
     is_slow: bool = False
+    is_own: bool = False
+    may_change: bool = False
 
 
 # In the order of the snapshot. The first that is slow starts first.
 _COLLECTORS = (
-    _Collector("rank", read_rank),
-    _Collector("identity", read_identity),
-    _Collector("process", read_process),
+    _Collector("rank", read_rank, is_own=True),
+    _Collector("identity", read_identity, is_own=True),
+    _Collector("process", read_process, is_own=True),
     _Collector("git", read_git, is_slow=True),
     _Collector("python", read_python),
-    _Collector("frameworks", read_frameworks),
-    _Collector("gpu", read_gpu, same=_cuda_variables, is_slow=True),
+    _Collector("frameworks", read_frameworks, is_own=True, may_change=True),
+    _Collector("gpu", read_gpu, same=_cuda_variables, is_slow=True, is_own=True),
     _Collector("os", read_os),
     _Collector("cpu", read_cpu),
     _Collector("memory", read_memory),
@@ -76,15 +81,15 @@ _COLLECTORS = (
     _Collector("container", read_container),
     _Collector("scheduler", read_scheduler),
     _Collector("notebook", read_notebook),
-    _Collector("env", read_variables),
-    _Collector("blas", read_blas),
+    _Collector("env", read_variables, is_own=True, may_change=True),
+    _Collector("blas", read_blas, is_own=True, may_change=True),
     _Collector(
         "conda",
         read_conda,
         same=lambda context: (packages_key(), context.environment.get("CONDA_PREFIX")),
         is_slow=True,
     ),
-    _Collector("packages", read_packages, same=lambda _: packages_key(), is_slow=True),
+    _Collector("packages", read_packages, same=lambda _: packages_key(), is_slow=True, may_change=True),
 )
 
 
@@ -127,6 +132,8 @@ def collect(
     privacy: Privacy | None = None,
     environment: Mapping[str, str] | None = None,
     root: Path = Path("/"),
+    ranks: Mapping[str, int] | None = None,
+    is_whole: bool = True,
     pause: Callable[[], None] = no_pause,
     keep_patch: Callable[[bytes], str] | None = None,
     timeout_s: float = 5.0,
@@ -135,6 +142,8 @@ def collect(
 
     Args:
         root: Where `/proc`, `/sys`, `/etc` and `/run` are looked for.
+        ranks: See `Context`.
+        is_whole: `False`: only what this process is; another rank of its host tells the rest.
         pause: Called between small steps.
         keep_patch: Stores the patch and returns the name of its file.
     """
@@ -148,10 +157,12 @@ def collect(
         log_backend=log_backend,
         pause=pause,
         keep_patch=keep_patch,
+        ranks=ranks,
         # Its commands end before the section is given up, so that it says which of them took too long.
         timeout_s=max(0.1, until - started - 0.25),
     )
-    sections = _read_all(context, until)
+    collectors = [collector for collector in _COLLECTORS if is_whole or collector.is_own]
+    sections = {section.name: section for section in _read_all(collectors, context, until)}
     snapshot: dict[str, Any] = {
         "schema": SCHEMA,
         "runstone": __version__,
@@ -160,7 +171,8 @@ def collect(
         "duration_ms": round((time.monotonic() - started) * 1000, 1),
     }
     why: dict[str, str] = {} if writer else {"writer": "absent: this snapshot belongs to no run"}
-    for section in sections:
+    for collector in _COLLECTORS:
+        section = sections.get(collector.section, Section(collector.section, None, {collector.section: _ELSEWHERE}))
         snapshot[section.name] = section.values
         why |= section.why
     snapshot["why"] = why
@@ -168,7 +180,50 @@ def collect(
     return clean
 
 
-def _read_all(context: Context, until: float) -> list[Section]:
+def collect_changes(
+    snapshot: Mapping[str, Any],
+    *,
+    privacy: Privacy | None = None,
+    environment: Mapping[str, str] | None = None,
+    pause: Callable[[], None] = no_pause,
+    timeout_s: float = 5.0,
+) -> dict[str, Any]:
+    """Return what has changed since a snapshot of this process, of what a program changes after its first lines.
+
+    Args:
+        snapshot: What `collect` returned in this process.
+
+    Returns:
+        The sections that are not as they were, whole, with `captured_at`, `duration_ms` and `why` as in a snapshot;
+        reasons are those of the sections in it.
+    """
+    started_at, started = time.time(), time.monotonic()
+    context = Context(
+        environment=settings.process_environment() if environment is None else environment,
+        privacy=privacy or Privacy(),
+        pause=pause,
+        timeout_s=timeout_s,
+    )
+    why_before: Mapping[str, str] = snapshot.get("why") or {}
+    collectors = [
+        collector
+        for collector in _COLLECTORS
+        if collector.may_change and why_before.get(collector.section) != _ELSEWHERE
+    ]
+    changed: dict[str, Any] = {}
+    why: dict[str, str] = {}
+    for section in _read_all(collectors, context, started + timeout_s):
+        told = redact.tree({section.name: section.values, "why": section.why}, home=context.home)
+        before = {path: text for path, text in why_before.items() if path.split(".")[0] == section.name}
+        # What hung or failed now is no news of the program.
+        if section.is_complete and (told[section.name], told["why"]) != (snapshot.get(section.name), before):
+            changed[section.name] = told[section.name]
+            why |= told["why"]
+    took_ms = round((time.monotonic() - started) * 1000, 1)
+    return {"captured_at": started_at, "duration_ms": took_ms, **changed, "why": why}
+
+
+def _read_all(collectors: Sequence[_Collector], context: Context, until: float) -> list[Section]:
     found: dict[str, Section] = {}
     keys: dict[str, Hashable] = {}
     readings: dict[str, _Reading] = {}
@@ -179,7 +234,7 @@ def _read_all(context: Context, until: float) -> list[Section]:
         if section.is_complete:
             _known[collector.section] = (keys[collector.section], section)
 
-    for collector in sorted(_COLLECTORS, key=lambda collector: not collector.is_slow):
+    for collector in sorted(collectors, key=lambda collector: not collector.is_slow):
         context.pause()
         name = collector.section
         keys[name] = collector.same(context)
@@ -190,7 +245,7 @@ def _read_all(context: Context, until: float) -> list[Section]:
         readings[name] = _Reading(collector, context)
         if not collector.is_slow:
             take(collector, _QUICK_S)
-    for collector in _COLLECTORS:
+    for collector in collectors:
         if collector.section not in found:
             take(collector, until - time.monotonic())
-    return [found[collector.section] for collector in _COLLECTORS]
+    return [found[collector.section] for collector in collectors]

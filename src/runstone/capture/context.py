@@ -42,6 +42,8 @@ class Context:
         log_backend: `mmap` or `append`, if known.
         pause: Called between small steps, so that the program's own threads come first.
         keep_patch: Stores the patch and returns the name of its file; `None`: it is measured, not kept.
+        ranks: Place in a distributed job, by the fields of the section `rank`, where it is known better than from the
+            environment.
         timeout_s: What is left for subprocesses of one collector.
     """
 
@@ -52,6 +54,7 @@ class Context:
     log_backend: str | None = None
     pause: Callable[[], None] = no_pause
     keep_patch: Callable[[bytes], str] | None = None
+    ranks: Mapping[str, int] | None = None
     timeout_s: float = 5.0
 
     @property

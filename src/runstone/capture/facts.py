@@ -67,7 +67,7 @@ class Section:
     name: str
     values: dict[str, Any] | None
     why: dict[str, str]
-    is_complete: bool
+    is_complete: bool = True
 
 
 class Facts:

@@ -78,6 +78,7 @@ def _read_torch(facts: Facts, torch: Any) -> None:
         "fills_uninitialized_memory": "utils.deterministic.fill_uninitialized_memory",
         "matmul_precision": "get_float32_matmul_precision",
         "is_anomaly_detection_on": "is_anomaly_enabled",
+        "is_cuda_initialized": "cuda.is_initialized",
         "cudnn_is_enabled": "backends.cudnn.enabled",
         "cudnn_is_deterministic": "backends.cudnn.deterministic",
         "cudnn_is_benchmarking": "backends.cudnn.benchmark",

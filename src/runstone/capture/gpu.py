@@ -5,43 +5,17 @@ Each fact is a call of its own, and a call that fails costs that fact; the reaso
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import importlib.machinery
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from runstone.capture.context import Context
-from runstone.capture.facts import Facts, Kind, Missing, absent
-from runstone.capture.forks import importing
+from runstone.capture.facts import Facts, Missing, absent
+from runstone.capture.nvml import as_text, checked, load_pynvml, reason
 from runstone.values import JSON
 
-_LIBRARY = "libnvidia-ml.so.1"
-_OWN_NAME = "runstone.capture._pynvml"
-# What NVML says where it has no number.
-_GARBAGE = frozenset({0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
 _FUNCTION_NOT_FOUND = 13
-_KINDS: dict[int, Kind] = {
-    3: "absent",
-    4: "denied",
-    6: "absent",
-    9: "absent",
-    10: "timeout",
-    12: "absent",
-    13: "absent",
-}
-_ADVICE = {
-    4: "this user may not read it",
-    9: "the NVIDIA driver is not loaded",
-    12: f"{_LIBRARY} is not installed",
-    13: "this driver is too old for it",
-    15: "the GPU has fallen off the bus; the kernel log tells why",
-    18: "driver and library differ in version: the driver was updated, and the machine not restarted since",
-}
 _ARCHITECTURES = {
     2: "Kepler",
     3: "Maxwell",
@@ -81,34 +55,18 @@ class _Nvml:
             try:
                 return function(*arguments)
             except self.module.NVMLError as error:
-                missing = _reason(error)
+                missing = reason(error)
                 if error.value != _FUNCTION_NOT_FOUND:
                     break
         raise missing
 
     def number(self, *names: str, arguments: tuple[Any, ...] = ()) -> int:
         """Return a number that can be one."""
-        return _checked(self.call(*names, arguments=arguments))
+        return checked(self.call(*names, arguments=arguments))
 
     def text(self, *names: str, arguments: tuple[Any, ...] = ()) -> str:
         """Return text; versions of pynvml differ in whether it comes as bytes."""
-        return _text(self.call(*names, arguments=arguments))
-
-
-def _reason(error: Any) -> Missing:
-    code = int(error.value)
-    advice = f": {_ADVICE[code]}" if code in _ADVICE else ""
-    return Missing(_KINDS.get(code, "error"), f"{error} (NVML {code}){advice}")
-
-
-def _checked(value: int) -> int:
-    if value in _GARBAGE or value < 0:
-        raise Missing("error", f"NVML answered {value:#x}, which stands for no value")
-    return int(value)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+        return as_text(self.call(*names, arguments=arguments))
 
 
 def read_gpu(facts: Facts, context: Context) -> None:
@@ -139,46 +97,13 @@ def read_gpu(facts: Facts, context: Context) -> None:
 
 @contextmanager
 def _open_nvml(context: Context) -> Iterator[_Nvml]:
-    if sys.platform != "linux":
-        raise absent("NVIDIA GPUs are looked for on Linux only")
-    try:
-        with importing:
-            ctypes.CDLL(_LIBRARY)
-    except OSError as error:
-        if (context.root / "proc/driver/nvidia").exists():
-            raise absent(
-                f"the NVIDIA driver is loaded, but {_LIBRARY} cannot be: {error}; "
-                "a container needs the driver capability 'utility'"
-            ) from None
-        raise absent(f"no NVIDIA driver: {error}") from None
-    nvml = _Nvml(_import_pynvml())
+    nvml = _Nvml(load_pynvml(context.root))
     nvml.call("nvmlInit")
     try:
         yield nvml
     finally:
         # It counts: whoever else in this process uses NVML keeps it.
         nvml.call("nvmlShutdown")
-
-
-def _import_pynvml() -> Any:
-    with importing:
-        if "_pynvml_redirector" not in sys.modules or "pynvml" in sys.modules:
-            try:
-                return importlib.import_module("pynvml")
-            except ModuleNotFoundError:
-                raise absent("nvidia-ml-py is not installed") from None
-        # The distribution `pynvml` hooks the import of this name and warns the user, who did not ask.
-        # Under a name of our own the same file loads past the hook.
-        found = importlib.machinery.PathFinder.find_spec("pynvml")
-        if found is None or found.origin is None:
-            raise absent("nvidia-ml-py is not installed")
-        spec = importlib.util.spec_from_file_location(_OWN_NAME, found.origin)
-        if spec is None or spec.loader is None:
-            raise absent("nvidia-ml-py is not installed")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_OWN_NAME] = module  # it looks itself up there
-        spec.loader.exec_module(module)
-        return module
 
 
 def _cuda_version(nvml: _Nvml) -> str:
@@ -200,7 +125,7 @@ def _read_device(facts: Facts, nvml: _Nvml, handle: Any, context: Context) -> No
         def read() -> JSON:
             value = nvml.call(*names, arguments=(handle,))
             # Some answer the present and the coming state.
-            return bool(_checked(value[0] if isinstance(value, list | tuple) else value))
+            return bool(checked(value[0] if isinstance(value, list | tuple) else value))
 
         return read
 
@@ -215,7 +140,7 @@ def _read_device(facts: Facts, nvml: _Nvml, handle: Any, context: Context) -> No
     facts.read("cores", number("nvmlDeviceGetNumGpuCores"))
     facts.read(
         "bus_id",
-        lambda: _text(nvml.call("nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo", arguments=(handle,)).busId),
+        lambda: as_text(nvml.call("nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo", arguments=(handle,)).busId),
     )
     facts.read("numa_node", number("nvmlDeviceGetNumaNodeId"))
     facts.read("memory_bytes", lambda: _memory(nvml, handle))
@@ -251,20 +176,20 @@ def _named(names: dict[int, str], code: JSON) -> str:
 
 def _compute_capability(nvml: _Nvml, handle: Any) -> str:
     major, minor = nvml.call("nvmlDeviceGetCudaComputeCapability", arguments=(handle,))
-    return f"{_checked(major)}.{_checked(minor)}"
+    return f"{checked(major)}.{checked(minor)}"
 
 
 def _power_bound(nvml: _Nvml, handle: Any, position: int) -> float:
     bounds = nvml.call("nvmlDeviceGetPowerManagementLimitConstraints", arguments=(handle,))
-    return _checked(bounds[position]) / 1000
+    return checked(bounds[position]) / 1000
 
 
 def _memory(nvml: _Nvml, handle: Any) -> int:
-    return _checked(nvml.call("nvmlDeviceGetMemoryInfo", arguments=(handle,)).total)
+    return checked(nvml.call("nvmlDeviceGetMemoryInfo", arguments=(handle,)).total)
 
 
 def _bar1(nvml: _Nvml, handle: Any) -> int:
-    return _checked(nvml.call("nvmlDeviceGetBAR1MemoryInfo", arguments=(handle,)).bar1Total)
+    return checked(nvml.call("nvmlDeviceGetBAR1MemoryInfo", arguments=(handle,)).bar1Total)
 
 
 def _nvlink(nvml: _Nvml, handle: Any) -> JSON:
@@ -288,7 +213,7 @@ def _nvlink(nvml: _Nvml, handle: Any) -> JSON:
         with suppress(Missing):  # the number of links is worth having without it
             version["version"] = nvml.number("nvmlDeviceGetNvLinkVersion", arguments=(handle, link))
         try:
-            peer = _text(nvml.call("nvmlDeviceGetNvLinkRemotePciInfo", arguments=(handle, link)).busId)
+            peer = as_text(nvml.call("nvmlDeviceGetNvLinkRemotePciInfo", arguments=(handle, link)).busId)
         except Missing:
             peer = "unknown"
         peers[peer] = peers.get(peer, 0) + 1
@@ -332,10 +257,10 @@ def _read_visible(facts: Facts, context: Context) -> None:
     Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
     """
     devices: list[dict[str, Any]] = facts.seen("devices") or []
-    facts.read("visible", lambda: _visible(devices, context))
+    facts.read("visible", lambda: visible_devices(devices, context))
 
 
-def _visible(devices: list[dict[str, Any]], context: Context) -> JSON:
+def visible_devices(devices: list[dict[str, Any]], context: Context) -> JSON:
     wanted = context.environment.get("CUDA_VISIBLE_DEVICES")
     by_bus = context.environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     are_alike = len({device.get("name") for device in devices}) <= 1

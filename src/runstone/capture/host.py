@@ -56,6 +56,7 @@ def read_cpu(facts: Facts, context: Context) -> None:
     facts.read("usable_cores", lambda: len(_affinity()))
     facts.read("affinity", lambda: _ranges(sorted(_affinity())))
     facts.read("max_mhz", lambda: _max_mhz(context))
+    facts.read("mhz", lambda: _mhz(described("cpu MHz")), if_none="/proc/cpuinfo does not tell")
     facts.read("has_smt", lambda: context.text("sys/devices/system/cpu/smt/active") == "1")
     facts.read("numa_nodes", lambda: _numa_nodes(context.root / "sys/devices/system/node"))
 
@@ -99,6 +100,10 @@ def _ranges(numbers: list[int]) -> str:
 
 def _max_mhz(context: Context) -> float:
     return int(context.text("sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")) / 1000
+
+
+def _mhz(stated: str | None) -> float | None:
+    return float(stated) if stated is not None else None
 
 
 def _numa_nodes(folder: Path) -> dict[str, str]:

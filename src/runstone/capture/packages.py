@@ -89,6 +89,8 @@ def _package(path: Path, file_name: str) -> dict[str, Any]:
     package["is_editable"] = bool(origin.get("dir_info", {}).get("editable", False))
     if commit := origin.get("vcs_info", {}).get("commit_id"):
         package["commit"] = str(commit)
+    if subdirectory := origin.get("subdirectory"):
+        package["subdirectory"] = str(subdirectory)
     hashes = origin.get("archive_info", {}).get("hashes") or {}
     if hashes:
         package["hash"] = "=".join(map(str, next(iter(hashes.items()))))

@@ -28,10 +28,14 @@ _LONGEST_ARGUMENT = 4096
 
 def read_rank(facts: Facts, context: Context) -> None:
     """Place in a distributed job: what torchrun, Slurm, Open MPI or MPICH say, else that of a job of one."""
-    facts.put("rank", _first_number(context.environment, _RANK, 0))
-    facts.put("world_size", _first_number(context.environment, _WORLD_SIZE, 1))
-    facts.put("local_rank", _first_number(context.environment, _LOCAL_RANK, 0))
-    facts.put("node_rank", _first_number(context.environment, _NODE_RANK, 0))
+    known = context.ranks or {}
+    for field, variables, default in (
+        ("rank", _RANK, 0),
+        ("world_size", _WORLD_SIZE, 1),
+        ("local_rank", _LOCAL_RANK, 0),
+        ("node_rank", _NODE_RANK, 0),
+    ):
+        facts.put(field, known.get(field, _first_number(context.environment, variables, default)))
 
 
 def _first_number(environment: Mapping[str, str], variables: tuple[str, ...], default: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from runstone.capture import redact
 from runstone.capture.context import Context
 from runstone.capture.facts import Facts, absent
@@ -37,6 +39,7 @@ _JOBS: dict[str, tuple[str, dict[str, str]]] = {
             "queue": "PBS_QUEUE",
             "array_index": "PBS_ARRAY_INDEX",
             "nodes": "PBS_NUM_NODES",
+            "gpus": "PBS_NGPUS",
         },
     ),
     "lsf": (
@@ -96,6 +99,11 @@ _JOBS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+def _told(context: Context, variable: str) -> str | None:
+    value = context.environment.get(variable)
+    return redact.text(value) if value else None
+
+
 def read_scheduler(facts: Facts, context: Context) -> None:
     """One object for each scheduler that left its mark; several do where one runs inside another."""
     found = False
@@ -105,7 +113,6 @@ def read_scheduler(facts: Facts, context: Context) -> None:
         found = True
         job = facts.part(kind)
         for field, variable in fields.items():
-            if value := context.environment.get(variable):
-                job.put(field, redact.text(value))
+            job.read(field, partial(_told, context, variable), if_none=f"{variable} is not set")
     if not found:
         raise absent("no scheduler's variables are set")

@@ -33,6 +33,8 @@ from runstone.environments import (
     EnvironmentChange,
     EnvironmentDiff,
     EnvironmentGroup,
+    as_used,
+    changes_since_start,
     diff_environments,
     recorded_patch,
 )
@@ -199,10 +201,14 @@ def _present(snapshot: dict[str, Any], reference: str | None, *, as_json: bool) 
     if as_json:
         say(to_json(snapshot))
         return
-    view = _View(snapshot)
+    view = _View(as_used(snapshot))
     output = console()
     output.print(_heading(view, reference))
-    for title, lines in _sections(view):
+    sections = list(_sections(view))
+    changes = changes_since_start(snapshot)
+    if changes:
+        sections.append(("Changed after the start", _changes_later(changes)))
+    for title, lines in sections:
         output.print()
         output.print(Text(title, style="bold"))
         _print_lines(output, lines)
@@ -576,7 +582,14 @@ def _system(view: _View) -> Iterator[_Line]:
         yield "pod", Text(clean("/".join(str(pod.get(name) or "?") for name in ("namespace", "pod"))))
     for kind, job in (view.get("scheduler") or {}).items():
         if job:
-            yield kind, Text(clean(", ".join(f"{name} {value}" for name, value in job.items())))
+            told = [f"{name} {value}" for name, value in job.items() if value is not None]
+            yield kind, Text(clean(", ".join(told)))
+
+
+def _changes_later(changes: tuple[EnvironmentChange, ...]) -> Iterator[_Line]:
+    """Yield what the second look found; the sections above show it as it was then."""
+    for change in changes:
+        yield change.name, Text.assemble(_diff_cell(change, change.left), " → ", _diff_cell(change, change.right))
 
 
 def _variables(view: _View) -> Iterator[_Line]:

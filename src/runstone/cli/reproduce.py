@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,11 @@ from rich.text import Text
 
 from runstone.cli._output import cell, clean, counted, is_terminal, say, short_id, show, table, to_json
 from runstone.cli.main import workspace_of, workspace_option
-from runstone.reproduce import Judgement, MetricJudgement, Outcome, Restored, rerun, restore
-from runstone.reproduce.folder import README, SCRIPT
+from runstone.reproduce import Judgement, MetricJudgement, Outcome, Restored, install, rerun, restore
 from runstone.reproduce.judge import DEFAULT_TOLERANCE
-from runstone.reproduce.rerun import check_can_run
+from runstone.reproduce.pages import write_pages
+from runstone.reproduce.rerun import VERDICT, check_can_run
+from runstone.reproduce.restored import LOCK, README, SCRIPT
 
 _STYLES = {
     "equal": "green",
@@ -39,7 +41,14 @@ _MOST_ROWS = 60
     "-o", "--output", type=click.Path(path_type=Path), help="Folder to make. Default: reproduce-ID in this folder."
 )
 @click.option("--run", "run_it", is_flag=True, help="Run the command there, and compare metric by metric.")
-@click.option("--install", is_flag=True, help="With --run: first make a virtual environment with the packages of then.")
+@click.option(
+    "--install", "install_it", is_flag=True, help="Make a virtual environment there with the packages of then."
+)
+@click.option(
+    "--lock",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --install: a requirements file to install instead, such as an edited copy of the recorded one.",
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
@@ -61,7 +70,8 @@ def reproduce_command(
     run: str,
     output: Path | None,
     run_it: bool,
-    install: bool,
+    install_it: bool,
+    lock: Path | None,
     tolerance: float,
     repository: str | None,
     links: Sequence[str],
@@ -72,30 +82,29 @@ def reproduce_command(
 
     Nothing of it is run without --run. With --run, exits with 0 where every metric is equal or within noise, else 1.
     """
-    if install and not run_it:
-        raise click.UsageError("--install goes with --run")
+    if lock is not None and not install_it:
+        raise click.UsageError("--lock goes with --install")
     workspace = workspace_of(ctx)
     info = workspace.run(run)
-    folder = output if output is not None else Path(f"reproduce-{short_id(info.id)}")
+    folder = output if output is not None else _free_folder(f"reproduce-{short_id(info.id)}")
     restored = restore(info, folder, workspace=workspace.path, repository=repository, links=links)
+    if not as_json:
+        show(*_restored_parts(restored, is_installed=install_it))
+    if run_it and restored.obstacles and not as_json:
+        raise click.ClickException(f"it is not run, for the reasons above; {restored.folder} has what there is")
+    if run_it:
+        check_can_run(restored)
+    # With --json, standard output belongs to the answer.
+    stream = sys.stderr.fileno() if as_json else None
+    if install_it:
+        _install(restored, lock, stream, as_json=as_json)
     if not run_it:
         if as_json:
             say(to_json(restored.to_dict()))
         else:
-            show(*_restored_parts(restored))
+            show(*_next_parts(restored))
         return
-    if not as_json:
-        show(*_restored_parts(restored, is_short=True))
-    check_can_run(restored)
-    # With --json, standard output belongs to the answer.
-    outcome = rerun(
-        restored,
-        workspace,
-        install=install,
-        tolerance=tolerance,
-        output=sys.stderr.fileno() if as_json else None,
-        tell=lambda line: say(f"runstone: {clean(line)}", stderr=True),
-    )
+    outcome = rerun(restored, workspace, tolerance=tolerance, output=stream, tell=_tell)
     if as_json:
         say(to_json({**restored.to_dict(), "outcome": outcome.to_dict()}))
     else:
@@ -104,29 +113,54 @@ def reproduce_command(
         ctx.exit(1)
 
 
-def _restored_parts(restored: Restored, *, is_short: bool = False) -> Iterator[RenderableType]:
+def _free_folder(name: str) -> Path:
+    """Return the folder of this name, or with the next number where it is there already."""
+    numbered = (Path(name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def _install(restored: Restored, lock: Path | None, stream: int | None, *, as_json: bool) -> None:
+    before = [*restored.lost, *restored.notes]
+    install(restored, lock=lock, output=stream, tell=_tell)
+    write_pages(restored)
+    found = [line for line in (*restored.lost, *restored.notes) if line not in before]
+    if found and not as_json:
+        show(*_list("Of its environment", found, ""))
+
+
+def _tell(line: str) -> None:
+    sys.stdout.flush()  # what it is about comes after what was said before
+    say(f"runstone: {clean(line)}", stderr=True)
+
+
+def _restored_parts(restored: Restored, *, is_installed: bool) -> Iterator[RenderableType]:
     yield Text.assemble((clean(restored.run.name), "bold"), ("  in ", "dim"), clean(str(restored.folder)))
-    yield Padding(table(["", ("", "fold")], list(_facts(restored)), header=False), (0, 0, 0, 2), expand=False)
+    facts = list(_facts(restored, is_installed=is_installed))
+    yield Padding(table(["", ("", "fold")], facts, header=False), (0, 0, 0, 2), expand=False)
     for title, lines, style in (
         ("Cannot simply be run", restored.obstacles, "red"),
         ("Could not be restored", restored.lost, "yellow"),
         ("Otherwise than then", restored.notes, ""),
     ):
-        if lines:
-            yield Text(f"\n{title}", style="bold")
-            for line in lines:
-                yield Text(f"  - {clean(line)}", style=style)
-    if is_short:
-        yield Text()
-        return
+        yield from _list(title, lines, style)
+    yield Text()
+
+
+def _list(title: str, lines: Sequence[str], style: str) -> Iterator[RenderableType]:
+    if lines:
+        yield Text(f"\n{title}", style="bold")
+    for line in lines:
+        yield Text(f"  - {clean(line)}", style=style)
+
+
+def _next_parts(restored: Restored) -> Iterator[RenderableType]:
     if not restored.obstacles:
-        yield Text(
-            f"\n{SCRIPT} runs the command; `runstone reproduce {short_id(restored.run.id)} --run` runs and compares."
-        )
+        reference = short_id(restored.run.id)
+        yield Text(f"{SCRIPT} runs the command; `runstone reproduce {reference} --run` runs and compares.")
     yield Text(f"{README} has all of this, and what differs from this machine.", style="dim")
 
 
-def _facts(restored: Restored) -> Iterator[list[Text]]:
+def _facts(restored: Restored, *, is_installed: bool) -> Iterator[list[Text]]:
     def line(name: str, text: str) -> list[Text]:
         return [Text(name, style="dim"), Text(clean(text))]
 
@@ -140,32 +174,42 @@ def _facts(restored: Restored) -> Iterator[list[Text]]:
         yield line("folder", str(restored.working_folder))
     if restored.set:
         yield line("variables", ", ".join(restored.set))
-    differing = [f"{group.name} ({len(group.changes)})" for group in restored.now.groups if group.changes]
-    differing = [name for name in differing if not name.startswith("code ")]
-    yield line("differs now", ", ".join(differing) or "nothing: same packages, hardware and settings as then")
+    pins = sum(not line.startswith("#") for line in restored.packages.lines)
+    yield line("packages", f"{pins} in {LOCK}" + (", to be installed" if is_installed else ""))
+    yield line("differs now", ", ".join(_differing(restored, is_installed=is_installed)) or "nothing that matters")
+
+
+def _differing(restored: Restored, *, is_installed: bool) -> Iterator[str]:
+    for group in restored.now.groups:
+        # Variables are set; packages are installed, where that is asked for.
+        if not group.changes or group.name in ("code", "variables") or (is_installed and group.name == "packages"):
+            continue
+        hint = "; --install takes those of then" if group.name == "packages" else ""
+        yield f"{group.name} ({len(group.changes)}{hint})"
 
 
 def _outcome_parts(restored: Restored, outcome: Outcome) -> Iterator[RenderableType]:
-    if outcome.run is None:
-        yield Text(f"\nThe command ended with {outcome.exit_code} and recorded no run.", style="bold red")
-        return
-    headline = Text.assemble(("\n" + outcome.verdict, _STYLES[outcome.verdict]), "  ", _because(outcome))
-    yield headline
+    yield Text.assemble((f"\n{outcome.verdict}", _STYLES[outcome.verdict]), "  ", _because(outcome))
     if outcome.judgement is not None and outcome.judgement.metrics:
         yield Padding(_metrics(outcome.judgement), (0, 0, 0, 2), expand=False)
-    if outcome.differs is not None and not outcome.differs.is_equal:
+    if outcome.run is not None and outcome.differs is not None and not outcome.differs.is_equal:
         groups = [f"{group.name} ({len(group.changes)})" for group in outcome.differs.groups if group.changes]
         yield Text(
             f"\nIts environment differs in {', '.join(groups)}: "
             f"runstone env diff {short_id(restored.run.id)} {short_id(outcome.run.id)}",
             style="dim",
         )
-    yield Text(f"\nRun {clean(outcome.run.name)} ({short_id(outcome.run.id)}), tag reproduction={outcome.verdict}")
+    if not outcome.is_reproduced:
+        yield from _list("It may be for what could not be restored", restored.lost, "yellow")
+    tagged = ""
+    if outcome.run is not None:
+        tagged = f"Run {clean(outcome.run.name)} ({short_id(outcome.run.id)}), tag reproduction={outcome.verdict}; "
+    yield Text(f"\n{tagged}verdict in {clean(str(restored.folder / VERDICT))}")
 
 
 def _because(outcome: Outcome) -> Text:
-    if outcome.verdict == "failed" and outcome.run is not None:
-        return Text(f"the run ended {outcome.run.status}, the command with {outcome.exit_code}")
+    if outcome.reason:
+        return Text(clean(outcome.reason))
     metrics = outcome.judgement.metrics if outcome.judgement is not None else ()
     counts = {word: sum(metric.verdict == word for metric in metrics) for word in _ORDER}
     return Text(", ".join(f"{count} {word}" for word, count in counts.items() if count), style="dim")

@@ -18,8 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from runstone import settings
-from runstone.capture.metrics.energy import energy_of
+from runstone.cli._machine import system_lines
 from runstone.cli._output import (
     ago,
     cell,
@@ -46,7 +45,7 @@ from runstone.index.records import RunRecord, split_path, unescaped
 from runstone.names import SYSTEM
 from runstone.params import flatten_params
 from runstone.query.parser import parse_fields, parse_filter, parse_order
-from runstone.query.table import RunTable, plain, value_of
+from runstone.query.table import CONSUMPTION, RunTable, plain, value_of
 from runstone.runinfo import RunInfo
 from runstone.values import Artifact, Attempt, Failure, MetricSummary
 from runstone.workspace import Workspace
@@ -106,7 +105,7 @@ def list_command(
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     workspace = workspace_of(ctx)
-    fields = parse_fields(columns) if columns is not None else ()
+    fields = _chosen(columns) if columns is not None else ()
     asked = dict.fromkeys((*fields_in(parse_filter(filter)), *(order.field for order in parse_order(order_by or ""))))
     if limit is None and is_terminal() and not (as_json or as_csv):
         limit = _TERMINAL_LIMIT
@@ -122,6 +121,22 @@ def list_command(
         say(_nothing_found(workspace, filter, project, deleted=deleted), stderr=True)
     else:
         _print_list(found, [_Column(*named) for named in fields] or _columns_for(found, list(asked)))
+
+
+def _chosen(columns: str) -> tuple[tuple[str, Field], ...]:
+    """Return titles and fields of `--columns`, which may name what a run consumed between fields of the filters."""
+    chosen: list[tuple[str, Field]] = []
+    others: list[str] = []
+    for part in [*columns.split(","), None]:
+        if part is not None and part.strip() not in CONSUMPTION:
+            others.append(part)
+            continue
+        if others or (part is None and not chosen):
+            chosen += parse_fields(",".join(others))
+            others = []
+        if part is not None:
+            chosen.append((part.strip(), Attribute(part.strip())))
+    return tuple(chosen)
 
 
 def in_project(filter: str, project: str | None) -> str:
@@ -164,6 +179,7 @@ def _columns_for(found: RunTable, asked: Sequence[Field]) -> list[_Column]:
     metrics = [name for name in _telling_metrics(records) if name not in names_asked]
     for rank, name in enumerate(metrics[:_MOST_METRICS]):
         columns.append(_Column(f"metrics.{name}", Metric(name), 3 + 2 * rank))
+    columns += [_Column(name, Attribute(name), 20) for name in CONSUMPTION if found.has(name)]
     return columns
 
 
@@ -234,7 +250,9 @@ def _bare(title: str) -> str:
 
 
 def _justify(field: Field) -> str:
-    is_number = isinstance(field, Metric) or (isinstance(field, Attribute) and field.name in ("duration", "attempts"))
+    is_number = isinstance(field, Metric) or (
+        isinstance(field, Attribute) and field.name in ("duration", "attempts", *CONSUMPTION)
+    )
     return "right" if is_number else ""
 
 
@@ -265,6 +283,8 @@ def _attribute_cell(record: RunRecord, name: str, now: float) -> Text:
             return status(record.status)
         case "duration":
             return Text(duration(record.duration_s(now)))
+        case "energy_j" | "energy_cost" | "carbon_g" if value is not None:
+            return Text(f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
         case "started_at" | "ended_at" if value is not None:
             return Text(ago(value, datetime.fromtimestamp(now, UTC)))
         case _:
@@ -286,6 +306,7 @@ def _as_dict(record: RunRecord) -> dict[str, Any]:
         "ended_at": _iso(record.ended_at),
         "duration_s": round(record.duration_s(time.time()), 3),
         "attempts": record.attempts,
+        "energy_j": value_of(record, Attribute("energy_j"), time.time()),
         "parent": record.parent,
         "notes": record.notes,
         "params": record.params,
@@ -388,7 +409,7 @@ def _sections(info: RunInfo) -> Iterator[RenderableType]:
     if info.record_names:
         yield _heading("Media and texts", len(info.record_names))
         yield _indented(Text("\n".join(clean(name) for name in info.record_names)))
-    system = list(_system(info))
+    system = list(system_lines(info))
     if system:
         yield _heading("System")
         yield _indented(_pairs(system))
@@ -413,36 +434,6 @@ def _sections(info: RunInfo) -> Iterator[RenderableType]:
         if info.dropped:
             lines.append(f"{counted(info.dropped, 'point')} could not be written")
         yield _indented(Text("\n".join(lines), style="yellow"))
-
-
-def _system(info: RunInfo) -> Iterator[tuple[str, Text]]:
-    """Yield what the machine did on the whole; every series is in `info.metrics`."""
-    for title, name, unit in (
-        ("CPU", "cpu/percent", "%"),
-        ("memory", "memory/percent", "%"),
-        ("largest process", "process/rss_bytes", ""),
-    ):
-        summary = info.metrics.get(f"{SYSTEM}{name}")
-        if summary is not None and summary.mean is not None and summary.max is not None:
-            mean, top = (
-                (f"{summary.mean:.0f} %", f"{summary.max:.0f} %")
-                if unit
-                else (
-                    size(int(summary.mean)),
-                    size(int(summary.max)),
-                )
-            )
-            yield title, Text(f"{mean} on average, at most {top}")
-    energy = energy_of(info)
-    if energy.total_j is not None:
-        text = f"{energy.total_j / 1000:,.1f} kJ"
-        price, carbon = settings.number("RUNSTONE_PRICE_PER_KWH"), settings.number("RUNSTONE_CARBON_G_PER_KWH")
-        text += f", cost {energy.cost(price):.4g}" if price is not None else ""
-        text += f", {energy.carbon_g(carbon):,.1f} g CO2" if carbon is not None else ""
-        yield "energy", Text(text)
-    count = sum(name.startswith(SYSTEM) for name in info.metrics)
-    if count:
-        yield "series", Text(f"{count} under {SYSTEM}")
 
 
 def _headline(info: RunInfo) -> Text:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runstone.doctor.findings import Evidence
+from runstone.environments import as_used
 from runstone.runinfo import RunInfo
 from runstone.values import JSON
 
@@ -21,6 +22,8 @@ _GPU_FIELD = re.compile(r"gpu\.(?P<index>\d+)/(?P<field>.+)", re.DOTALL)
 _WARM_UP_S = 60.0
 _WARM_UP_SHARE = 0.15
 _MOST_PAIRED = 160
+# A framework that only asks what GPUs there are may open a context, of half a GiB; a model on the GPU takes more.
+_MORE_THAN_A_CONTEXT = 1 << 30
 
 
 class NoData(Exception):
@@ -104,7 +107,7 @@ class Case:
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
-        self.environment: Mapping[str, Any] = info.environment or {}
+        self.environment: Mapping[str, Any] = as_used(info.environment or {})
         self._samples: dict[str, Samples] = {}
         self._names: dict[tuple[int, str], str] = {}
         for name in info.metrics:
@@ -144,8 +147,16 @@ class Case:
     @property
     def local_processes(self) -> int:
         """How many processes of the job share this host, as far as it is known."""
-        world, nodes = self.number("rank.world_size") or 1, self.number("scheduler.slurm.nodes") or 1
+        world, told = self.number("rank.world_size") or 1, str(self.env("scheduler.slurm.nodes") or "")
+        nodes = int(told) if told.isdecimal() else 1
         return max(1, round(world / max(1, nodes)))
+
+    def whole_run(self, *fields: str) -> Evidence:
+        """Return the whole run as evidence, for what was so all the time; with system series that were recorded."""
+        found = [samples for field in fields if (samples := self.series(field)) is not None]
+        if found:
+            return found[0].evidence(*found[1:])
+        return Evidence(first_s=0.0, last_s=round(self.info.duration_s, 3))
 
     # --- series ----------------------------------------------------------------------------------------------------
 
@@ -199,8 +210,19 @@ class Case:
         return self.series(f"gpu.{gpu.index}/{field}", gpu.rank)
 
     def used_gpus(self) -> list[Gpu]:
-        """Return the GPUs that did something during the run."""
-        return [gpu for gpu in self.gpus if (util := self.of_gpu(gpu, "util_percent")) and util.value.max() > 5]
+        """Return the GPUs that worked for the run, be it little."""
+        return [gpu for gpu in self.gpus if self._was_used(gpu)]
+
+    def _was_used(self, gpu: Gpu) -> bool:
+        util, own, used = (self.of_gpu(gpu, f) for f in ("util_percent", "own_memory_bytes", "memory_used_bytes"))
+        if util is None:
+            return False
+        busiest, held = float(util.value.max()), float(own.value.max()) if own is not None else 0.0
+        if busiest > 5 or held > _MORE_THAN_A_CONTEXT:
+            return True
+        if used is not None and used.value.max() - used.value.min() > _MORE_THAN_A_CONTEXT:
+            return True
+        return busiest > 0 and (held > 0 or self.env("frameworks.torch.is_cuda_initialized") is True)
 
     def device(self, gpu: Gpu, field: str) -> float | None:
         """Return a number of the snapshot about a GPU."""

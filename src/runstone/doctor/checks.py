@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runstone.doctor import machine, setup, training
+from runstone.doctor import clocks, machine, setup, training
 from runstone.doctor.case import Case, NoData
 from runstone.doctor.findings import Finding, Severity
 from runstone.runinfo import RunInfo
@@ -20,7 +20,7 @@ _CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "GPU errors": machine.check_gpu_errors,
     "training on the CPU": setup.check_devices,
     "waiting for data": machine.check_input,
-    "throttled clocks": machine.check_throttling,
+    "throttled clocks": clocks.check_throttling,
     "other programs on the GPU": machine.check_neighbours,
     "CPU limit": machine.check_cpu_limit,
     "compute threads": setup.check_threads,

@@ -23,7 +23,7 @@ class Evidence:
     """Where to look.
 
     Attributes:
-        series: Metrics that show it; empty where the environment or the journal does.
+        series: Metrics that show it; empty where the environment or the journal does: then the window is the whole run.
         first_step, last_step: The window, in steps of the first of them; system metrics count seconds since the start.
         first_s, last_s: The same window in seconds since the run started.
     """

@@ -1,4 +1,4 @@
-"""Checks on what the machine did: GPUs, CPU, memory, disks."""
+"""Checks on what the machine did: GPUs but their clocks, CPU, memory, disks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from runstone.doctor.case import Case, Gpu, NoData, Samples, called, growth_per_s, longest
 from runstone.doctor.findings import Finding, Severity
+from runstone.doctor.words import bytes_text, time_text
 
 # So many samples are needed before a share of them means anything.
 _LEAST_SAMPLES = 8
 # A GPU below this in the median waits for something; one below the lower mark is hardly used.
 _WAITING_UTIL, _IDLE_UTIL = 60.0, 30.0
 _BUSY_CPU, _BUSY_CORE, _SLOW_DISK = 85.0, 90.0, 15.0
-_THROTTLED_SHARE, _CAPPED_SHARE = 0.05, 0.25
 _MIB, _GIB = 1 << 20, 1 << 30
 
 
@@ -142,110 +142,6 @@ def check_idle_gpus(case: Case) -> Iterator[Finding]:
         )
 
 
-# --- clocks ---------------------------------------------------------------------------------------------------------
-_HEAT = ("throttle/thermal", "throttle/hw_thermal")
-_FAULTS = {
-    "throttle/hw_slowdown": "the hardware slowed itself down",
-    "throttle/power_brake": "the power supply asked it",
-}
-
-
-def check_throttling(case: Case) -> Iterator[Finding]:
-    """Clocks that were held back, and why."""
-    case.need_gpus()
-    gpus = [gpu for gpu in case.gpus if any(case.of_gpu(gpu, field) for field in (*_HEAT, "throttle/power", *_FAULTS))]
-    if not gpus:
-        raise NoData("no throttle reasons were recorded")
-    for gpu in gpus:
-        hot = _most(case, gpu, _HEAT)
-        if hot is not None and _share(hot) >= _THROTTLED_SHARE and hot.value.sum() >= 3:
-            yield _hot(case, gpu, hot)
-        fault = _most(case, gpu, tuple(_FAULTS))
-        is_heat = hot is not None and hot.value.sum() >= 3  # hardware slows down for heat, too
-        if fault is not None and fault.value.sum() >= 3 and not is_heat:
-            yield _slowed(case, gpu, fault)
-        power = case.of_gpu(gpu, "throttle/power")
-        if power is not None and len(power) >= _LEAST_SAMPLES and _share(power) >= _CAPPED_SHARE:
-            yield from _capped(case, gpu, power)
-
-
-def _most(case: Case, gpu: Gpu, fields: tuple[str, ...]) -> Samples | None:
-    found = [samples for field in fields if (samples := case.of_gpu(gpu, field)) is not None]
-    found = [samples for samples in found if len(samples) >= _LEAST_SAMPLES]
-    return max(found, key=lambda samples: samples.value.sum(), default=None)
-
-
-def _share(samples: Samples) -> float:
-    return float(np.mean(samples.value > 0))
-
-
-def _hot(case: Case, gpu: Gpu, hot: Samples) -> Finding:
-    window = hot.chosen(hot.value > 0)
-    heat = case.of_gpu(gpu, "temperature_c")
-    degrees = f" at {np.median(heat.at(window.at_s)):.0f} °C in the median" if heat is not None else ""
-    return Finding(
-        kind="throttled_thermal",
-        severity=Severity.WARNING,
-        title=f"{called([gpu])} was too hot and slowed down",
-        explanation=f"Heat throttled {_share(hot):.0%} of {len(hot)} samples{degrees}{_clocks(case, gpu, hot)}.",
-        action=(
-            "See to the cooling: airflow, dust, fans, neighbours in the chassis. A lower power limit "
-            "(nvidia-smi -pl) often trains as fast without the throttling."
-        ),
-        evidence=window.evidence(heat, case.of_gpu(gpu, "sm_clock_mhz")),
-    )
-
-
-def _slowed(case: Case, gpu: Gpu, fault: Samples) -> Finding:
-    window = fault.chosen(fault.value > 0)
-    field = fault.name.partition(f"gpu.{gpu.index}/")[2]
-    return Finding(
-        kind="throttled_hardware",
-        severity=Severity.WARNING,
-        title=f"{called([gpu])} was slowed down by its hardware",
-        explanation=f"In {_share(fault):.0%} of {len(fault)} samples {_FAULTS[field]}{_clocks(case, gpu, fault)}.",
-        action="Have power supply, cables and cooling of this machine looked at; nvidia-smi -q -d PERFORMANCE.",
-        evidence=window.evidence(case.of_gpu(gpu, "sm_clock_mhz")),
-    )
-
-
-def _capped(case: Case, gpu: Gpu, power: Samples) -> Iterator[Finding]:
-    """A GPU at its power limit is at work; that is worth a word where it costs clock, or the limit was lowered."""
-    clock = case.of_gpu(gpu, "sm_clock_mhz")
-    window = power.chosen(power.value > 0)
-    most = case.device(gpu, "max_clock_sm_mhz")
-    limit, usual = case.device(gpu, "power_limit_w"), case.device(gpu, "power_limit_default_w")
-    is_lowered = limit is not None and usual is not None and limit < 0.95 * usual
-    lost = 1 - float(np.median(clock.at(window.at_s))) / most if clock is not None and most else 0.0
-    if lost < 0.15 and not is_lowered:
-        return
-    watts = f" (limit {limit:.0f} W, by default {usual:.0f} W)" if is_lowered else f" of {limit:.0f} W" if limit else ""
-    yield Finding(
-        kind="throttled_power",
-        severity=Severity.WARNING if is_lowered else Severity.NOTE,
-        title=f"{called([gpu])} ran at its power limit",
-        explanation=f"At the limit{watts} in {_share(power):.0%} of {len(power)} samples{_clocks(case, gpu, power)}.",
-        action=(
-            f"Raise the limit again if the machine can take it: nvidia-smi -i {gpu.index} -pl {usual:.0f}."
-            if is_lowered
-            else "This is what full load looks like on this card; compare runs only at the same limit."
-        ),
-        evidence=window.evidence(clock, case.of_gpu(gpu, "power_w")),
-    )
-
-
-def _clocks(case: Case, gpu: Gpu, throttled: Samples) -> str:
-    clock = case.of_gpu(gpu, "sm_clock_mhz")
-    if clock is None:
-        return ""
-    then, else_ = throttled.at_s[throttled.value > 0], throttled.at_s[throttled.value == 0]
-    text = f"; SM clock {np.median(clock.at(then)):.0f} MHz then"
-    if len(else_):
-        text += f", {np.median(clock.at(else_)):.0f} MHz otherwise"
-    most = case.device(gpu, "max_clock_sm_mhz")
-    return text + (f", {most:.0f} MHz at most" if most else "")
-
-
 # --- memory ---------------------------------------------------------------------------------------------------------
 def check_memory(case: Case) -> Iterator[Finding]:
     """Memory that grows towards its limit, is full, or made the kernel kill."""
@@ -352,7 +248,8 @@ def check_neighbours(case: Case) -> Iterator[Finding]:
         raise NoData("the processes on the GPUs were not recorded")
     for gpu, others in found:
         window = others.chosen(others.value > 0)
-        if len(window) < 2 or _share(others) < 0.2:
+        share = len(window) / len(others)
+        if len(window) < 2 or share < 0.2:
             continue
         used, own = case.of_gpu(gpu, "memory_used_bytes"), case.of_gpu(gpu, "own_memory_bytes")
         taken = ""
@@ -365,7 +262,7 @@ def check_neighbours(case: Case) -> Iterator[Finding]:
             severity=Severity.WARNING,
             title=f"{called([gpu])} was shared with other programs",
             explanation=(
-                f"{count} other process{'es' if count > 1 else ''} computed on it in {_share(others):.0%} of "
+                f"{count} other process{'es' if count > 1 else ''} computed on it in {share:.0%} of "
                 f"{len(others)} samples{taken}; times of this run cannot be compared with those of others."
             ),
             action="Find them with nvidia-smi, end what was left behind, or choose another GPU.",
@@ -452,23 +349,6 @@ def check_disk(case: Case) -> Iterator[Finding]:
             action="Read data from a local disk, in large files; write checkpoints less often or in the background.",
             evidence=stalled.evidence(),
         )
-
-
-# --- words ----------------------------------------------------------------------------------------------------------
-def bytes_text(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def time_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def _when(window: Samples) -> str:

@@ -20,7 +20,7 @@ def check_devices(case: Case) -> Iterator[Finding]:
     case.need_gpus()
     loaded = [name for name in _GPU_FRAMEWORKS if isinstance(case.env(f"frameworks.{name}"), dict)]
     if not loaded:
-        raise NoData("no framework that could use a GPU was loaded when the run started")
+        raise NoData("no framework that could use a GPU was loaded when the environment was read")
     if case.used_gpus():
         return
     named = _device_names(case)
@@ -32,7 +32,7 @@ def check_devices(case: Case) -> Iterator[Finding]:
             title="All GPUs were hidden from the run",
             explanation=f"The machine has {named}; CUDA_VISIBLE_DEVICES={hidden!r} hides all.",
             action="Unset CUDA_VISIBLE_DEVICES if the run was meant to use a GPU.",
-            evidence=Evidence(),
+            evidence=case.whole_run(),
         )
         return
     torch = case.env("frameworks.torch")
@@ -43,7 +43,7 @@ def check_devices(case: Case) -> Iterator[Finding]:
             title="Trained on the CPU although a GPU is there",
             explanation=f"The machine has {named}, but torch {torch.get('version')} was built without CUDA.",
             action="Install a build of torch with CUDA: pytorch.org has the command for this driver.",
-            evidence=Evidence(),
+            evidence=case.whole_run("process/cpu_percent"),
         )
         return
     idle: list[Samples] = []
@@ -100,7 +100,7 @@ def check_workers(case: Case) -> Iterator[Finding]:
         title="More data-loader workers than cores",
         explanation=f"{name}={workers}{each} is {total} workers on {case.cores:g} cores{beside}.",
         action=f"Use at most {max(1, int(case.cores // case.local_processes) - 1)}: the training needs a core too.",
-        evidence=settled.evidence() if settled is not None else Evidence(),
+        evidence=settled.evidence() if settled is not None and len(settled) else case.whole_run(),
     )
 
 
@@ -136,7 +136,7 @@ def check_threads(case: Case) -> Iterator[Finding]:
             f"Set OMP_NUM_THREADS={max(1, int(case.cores // case.local_processes))} before Python starts: threads that "
             "take turns on a core are slower than fewer that do not."
         ),
-        evidence=throttled.evidence() if throttled is not None else Evidence(),
+        evidence=case.whole_run("cgroup/cpu_throttled_percent", "cpu/percent"),
     )
 
 
@@ -154,14 +154,14 @@ def check_code(case: Case) -> Iterator[Finding]:
             title="The code was not recorded",
             explanation=f"No commit: {reason}.",
             action="Keep the code in git: then the commit and what was changed on top of it are kept with each run.",
-            evidence=Evidence(),
+            evidence=case.whole_run(),
         )
         return
-    yield from _changes(git)
+    yield from _changes(case, git)
     yield from _editable(case, str(git.get("root") or ""))
 
 
-def _changes(git: dict[str, Any]) -> Iterator[Finding]:
+def _changes(case: Case, git: dict[str, Any]) -> Iterator[Finding]:
     if not git.get("is_dirty"):
         return
     changed, diff = [str(path) for path in git.get("changed") or ()], git.get("diff")
@@ -187,7 +187,7 @@ def _changes(git: dict[str, Any]) -> Iterator[Finding]:
             title="Uncommitted changes were not kept whole",
             explanation=f"{counts}; {'; '.join(lost)}.",
             action="Commit before you start a run that counts.",
-            evidence=Evidence(),
+            evidence=case.whole_run(),
         )
     else:
         yield Finding(
@@ -196,7 +196,7 @@ def _changes(git: dict[str, Any]) -> Iterator[Finding]:
             title="The code had uncommitted changes",
             explanation=f"{counts}; a patch of them is kept.",
             action="`runstone reproduce` applies the patch; a commit says more to others.",
-            evidence=Evidence(),
+            evidence=case.whole_run(),
         )
 
 
@@ -217,7 +217,7 @@ def _editable(case: Case, root: str) -> Iterator[Finding]:
             title="Packages were installed in place from other folders",
             explanation=f"{', '.join(outside[:4])}{', …' if len(outside) > 4 else ''}: no version tells their code.",
             action="Install what a run depends on from a release or a commit: pip install git+https://…@COMMIT.",
-            evidence=Evidence(),
+            evidence=case.whole_run(),
         )
 
 
@@ -231,7 +231,7 @@ def check_determinism(case: Case) -> Iterator[Finding]:
     case.need_gpus()
     torch = case.env("frameworks.torch")
     if not isinstance(torch, dict) or torch.get("cuda") is None:
-        raise NoData("torch with CUDA was not loaded when the run started")
+        raise NoData("torch with CUDA was not loaded when the environment was read")
     if not case.env("gpu.visible"):
         raise NoData("no GPU was visible")
     seeds = [f"{name}={value}" for name, value in case.info.flat_params.items() if _is_seed(name) and value is not None]
@@ -251,13 +251,13 @@ def check_determinism(case: Case) -> Iterator[Finding]:
         kind="not_deterministic",
         severity=Severity.NOTE,
         title="A seed was set, but the GPU may still round differently each time",
-        explanation=f"{', '.join(seeds[:3])}; when the run started: {', '.join(filter(None, flags))}.",
+        explanation=f"{', '.join(seeds[:3])}; when the environment was read: {', '.join(filter(None, flags))}.",
         action=(
             "If runs must repeat bit for bit: torch.use_deterministic_algorithms(True), CUBLAS_WORKSPACE_CONFIG=:4096:8"
             + ("" if is_partial else " and torch.backends.cudnn.benchmark = False")
             + "; it costs some speed. Else compare runs over several seeds."
         ),
-        evidence=Evidence(),
+        evidence=case.whole_run(),
     )
 
 
@@ -291,11 +291,11 @@ def check_recording(case: Case) -> Iterator[Finding]:
             title="Something could not be recorded",
             explanation="; ".join(str(warning) for warning in warnings[:3]) + (" …" if len(warnings) > 3 else ""),
             action="Each of these was left out of the run; all metrics that were acknowledged are there.",
-            evidence=Evidence(),
+            evidence=case.whole_run(),
         )
 
 
 def _dropping(case: Case) -> Evidence:
     counted = case.series("runstone/dropped_points")
     window = counted.chosen(counted.value > 0) if counted is not None else None
-    return window.evidence() if window is not None and len(window) else Evidence()
+    return window.evidence() if window is not None and len(window) else case.whole_run()

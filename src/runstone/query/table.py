@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from runstone import settings
+from runstone.capture.metrics.energy import energy_in
 from runstone.index.conditions import Attribute, Field, Metric, Param, Tag
 from runstone.index.records import RunRecord, escaped, list_text, split_path, unescaped
 from runstone.names import SYSTEM
@@ -36,6 +38,8 @@ _ATTRIBUTES = (
     "notes",
     "failure",
 )
+CONSUMPTION = ("energy_j", "energy_cost", "carbon_g")
+"""Columns that are reckoned from the series of the machines' meters; the last two need a price, and an intensity."""
 _SHOWN_ROWS, _SHOWN_COLUMNS = 20, 12
 
 
@@ -94,14 +98,21 @@ class RunTable(Sequence["RunInfo"]):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that hold a value in a run: attributes, then `params.…`, `metrics.…` and `tags.…`."""
-        attributes = [
-            name for name in _ATTRIBUTES if any(_attribute(r, name, self._now) is not None for r in self.records)
-        ]
+        """The columns that hold a value in a run: attributes, then `params.…`, `metrics.…` and `tags.…`.
+
+        `energy_j` is among the attributes where anything was metered, `energy_cost` and `carbon_g` where
+        `RUNSTONE_PRICE_PER_KWH` and `RUNSTONE_CARBON_G_PER_KWH` are set, too.
+        """
+        attributes = [*_ATTRIBUTES, *CONSUMPTION]
+        attributes = [name for name in attributes if self.has(name)]
         params = dict.fromkeys(f"params.{name}" for record in self.records for name in flatten_params(record.params))
         metrics = sorted({f"metrics.{name}" for record in self.records for name in record.metrics})
         tags = sorted({f"tags.{name}" for record in self.records for name in record.tags})
         return [*attributes, *params, *metrics, *tags]
+
+    def has(self, attribute: str) -> bool:
+        """Return whether any run has a value of an attribute, or of what it consumed."""
+        return any(_attribute(record, attribute, self._now) is not None for record in self.records)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one dict a run: its attributes, and what it has of params, metrics (last value) and tags.
@@ -140,6 +151,8 @@ class RunTable(Sequence["RunInfo"]):
         Raises:
             InvalidFilter: there is no such field.
         """
+        if column in CONSUMPTION:
+            return Attribute(column)
         kind, _, name = column.partition(".")
         for record in self.records:
             if kind == "metrics" and name in record.metrics:
@@ -151,7 +164,7 @@ class RunTable(Sequence["RunInfo"]):
         return parse_field(column)
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
-        row: dict[str, Any] = {name: _attribute(record, name, self._now) for name in _ATTRIBUTES}
+        row: dict[str, Any] = {name: _attribute(record, name, self._now) for name in (*_ATTRIBUTES, *CONSUMPTION)}
         row |= {f"params.{name}": value for name, value in flatten_params(record.params).items()}
         row |= {f"metrics.{name}": summary.last for name, summary in sorted(record.metrics.items())}
         row |= {f"tags.{name}": text for name, text in sorted(record.tags.items())}
@@ -241,8 +254,22 @@ def _attribute(record: RunRecord, name: str, now: float) -> Any:
             return round(record.duration_s(now), 3)
         case "status":
             return record.status.value
+        case "energy_j" | "energy_cost" | "carbon_g":
+            return _consumption(record, name)
         case _:
             return getattr(record, name)
+
+
+def _consumption(record: RunRecord, name: str) -> float | None:
+    energy = energy_in(record.metrics)
+    price, carbon = settings.number("RUNSTONE_PRICE_PER_KWH"), settings.number("RUNSTONE_CARBON_G_PER_KWH")
+    match name:
+        case "energy_cost":
+            return energy.cost(price) if price is not None else None
+        case "carbon_g":
+            return energy.carbon_g(carbon) if carbon is not None else None
+        case _:
+            return energy.total_j
 
 
 def plain(value: Any) -> str:

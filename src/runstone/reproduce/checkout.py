@@ -7,6 +7,7 @@ neither can break the other. No hook runs, and only git's own transports are all
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -86,6 +87,28 @@ def restore_code(
     return found
 
 
+def not_kept(root: Path, code: Path, *, but: Path) -> list[str]:
+    """Return what the old checkout has, that git does not keep and the new one lacks: data, outputs, environments.
+
+    Args:
+        root: The old checkout; it may be gone.
+        code: The new one.
+        but: A folder that may lie in the old one, and is left out.
+    """
+    if not (root / ".git").exists():
+        return []
+    output = _Git(root).ask("ls-files", "--others", "--directory", "--no-empty-directory", "-z")
+    found = [os.fsdecode(entry).rstrip("/") for entry in output.data.split(b"\0") if entry]
+    return [path for path in found if not _is_by_the_way(root / path, but) and not (code / path).exists()]
+
+
+def _is_by_the_way(path: Path, but: Path) -> bool:
+    """Return whether tools make this anew, or it is hidden."""
+    name = path.name
+    is_made = name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".egg-info"))
+    return is_made or path in (but, *but.parents) or (path / "pyvenv.cfg").is_file()
+
+
 class _Git:
     """git in one folder."""
 
@@ -93,7 +116,7 @@ class _Git:
         environment = settings.process_environment()
         program = shutil.which("git", path=environment.get("PATH"))
         if program is None:
-            raise NotFound("git is not installed; it is needed to restore the code")
+            raise NotFound("git is not on PATH, and it is needed to restore the code of the run: install git")
         self._program = program
         self._folder = folder
         # Inherited GIT_* name other repositories and programs to run.
@@ -138,7 +161,8 @@ def _sources(snapshot: Mapping[str, Any], root: str, repository: str | None) -> 
     found = [root] if root and Path(root).is_dir() else []
     # An address that begins with a dash would be taken for an option; what was redacted leads nowhere.
     if remote and not remote.startswith("-") and REDACTED not in remote:
-        found.append(remote)
+        # A user name is never recorded; hosts of repositories go by this one.
+        found.append(remote.replace("ssh://", "ssh://git@", 1) if "@" not in remote else remote)
     return found
 
 
@@ -203,7 +227,9 @@ def _restore_changes(git: _Git, found: Checkout, snapshot: Mapping[str, Any], pa
             if refusal is None:
                 found.applied.append(path)
             else:
-                found.lost.append(f"changes of {path!r}: the patch does not apply ({refusal})")
+                found.lost.append(
+                    f"changes of {path!r}: the patch does not apply ({refusal}); code.patch has it, to apply by hand"
+                )
     for path in found.applied:
         if re.search(rb"\n\+[^\n]*" + re.escape(REDACTED.encode()), parts[path]):
             found.lost.append(f"a secret in {path!r}: it reads {REDACTED} there now")

@@ -181,38 +181,6 @@ def is_seed(name: str) -> bool:
     return "seed" in re.split(r"[^a-z]+", last) or last in ("random_state", "rng", "randomseed")
 
 
-def requirements_of(snapshot: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Return the lines of a requirements file, folders of editable packages, and what cannot be installed again."""
-    lines: list[str] = []
-    editable: list[str] = []
-    lost: list[str] = []
-    installed = _at(snapshot, "packages", "installed")
-    for package in installed if isinstance(installed, list) else ():
-        name, version = str(package.get("name")), str(package.get("version"))
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or not re.fullmatch(r"[A-Za-z0-9.!+_-]+", version):
-            lost.append(f"{name} {version}: not a legal name and version")
-            continue
-        url = str(package.get("url") or "")
-        if package.get("is_editable"):
-            editable.append(url)
-            lines.append(f"# {name} {version} was editable, from {_one_line(url) or 'an unknown folder'}")
-        elif not url:
-            lines.append(f"{name}=={version}")
-        elif not re.fullmatch(r"(https?|ssh|git|file)://[^\s#]+", url) or REDACTED in url:
-            lost.append(f"{name} {version}: from {url or 'an address that was left out'}")
-            lines.append(f"# {name}=={version} came from {_one_line(url)}")
-        elif package.get("commit") and re.fullmatch(r"[0-9a-f]{7,64}", str(package["commit"])):
-            lines.append(f"{name} @ git+{url}@{package['commit']}")
-        else:
-            digest = str(package.get("hash") or "")
-            lines.append(f"{name} @ {url}" + (f"#{digest}" if re.fullmatch(r"[a-z0-9]+=[0-9a-f]+", digest) else ""))
-    return lines, editable, lost
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)[:200]
-
-
 def _at(value: Any, *names: str) -> Any:
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-import shutil
+import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,8 @@ from runstone import settings
 from runstone.environments import EnvironmentDiff, diff_environments, recorded_patch
 from runstone.errors import InvalidValue, NotFound
 from runstone.names import new_run_id
-from runstone.reproduce.folder import LOCK, Restored
 from runstone.reproduce.judge import DEFAULT_TOLERANCE, Judgement, judge
-from runstone.reproduce.plan import requirements_of, text_of, with_home
+from runstone.reproduce.restored import VENV, Restored
 from runstone.runinfo import RunInfo
 from runstone.runlog.reader import read_journal
 from runstone.values import Failure, Status
@@ -37,6 +37,7 @@ class Outcome:
         workspace: Where the new run lies.
         exit_code: Of the command; below 0 the signal that ended it.
         verdict: Of the judgement, or `failed`.
+        reason: Why it failed, in words; empty where it did not.
         judgement: Metric by metric; `None` where there was nothing to judge.
         differs: How the environment of then (left) differs from the one it ran in (right); `None` if not recorded.
     """
@@ -47,6 +48,7 @@ class Outcome:
     verdict: str
     judgement: Judgement | None
     differs: EnvironmentDiff | None
+    reason: str = ""
 
     @property
     def is_reproduced(self) -> bool:
@@ -57,9 +59,10 @@ class Outcome:
         """Return everything as plain values."""
         return {
             "verdict": self.verdict,
+            "reason": self.reason,
             "exit_code": self.exit_code,
             "run": None if self.run is None else {"id": self.run.id, "name": self.run.name},
-            "workspace": str(self.workspace),
+            "workspace": str(self.workspace.resolve()),
             "judgement": None if self.judgement is None else self.judgement.to_dict(),
             "differs": None if self.differs is None else self.differs.to_dict(),
         }
@@ -80,7 +83,6 @@ def rerun(
     restored: Restored,
     workspace: Workspace,
     *,
-    install: bool = False,
     tolerance: float = DEFAULT_TOLERANCE,
     output: IO[bytes] | int | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -88,11 +90,10 @@ def rerun(
     """Run the command in its folder, as a new run of the workspace under the old one, and judge how it came out.
 
     Args:
-        restored: What `restore` made.
+        restored: What `restore` made; after `install`, it runs with the packages of then, else with those of now.
         workspace: The workspace of the old run; the new one is recorded there, with the old as its parent, the tag
             `reproduces`, and the verdict in the tag `reproduction`. A run whose id the program itself chose would
             go on with the old run: it is recorded in a workspace inside the folder.
-        install: Make a virtual environment with the recorded packages first; else this interpreter is used.
         tolerance: See `judge`.
         output: Where the standard output of the commands goes; default: this process's.
         tell: Called with a line for each thing that is begun.
@@ -104,11 +105,11 @@ def rerun(
     if not tolerance >= 0:
         raise InvalidValue(f"the tolerance is {tolerance}; it must be 0 or more")
     check_can_run(restored)
-    python = _install(restored, output, tell) if install else sys.executable
+    _check_program(restored)
     attempt = _Attempt(restored, workspace)
     tell("running the command")
     with attempt:
-        code = _call([python, *restored.words], restored.working_folder, attempt.variables, output)
+        code = _call(restored.command, restored.working_folder, attempt.variables, output)
         attempt.note_end(code)
     found = attempt.run()
     outcome = _judged(restored, workspace, attempt.workspace, found, code, tolerance)
@@ -118,11 +119,22 @@ def rerun(
     return outcome
 
 
+def _check_program(restored: Restored) -> None:
+    """Raise where the command is a program that came with a package, and is not installed."""
+    if restored.program is None or Path(restored.command[restored.program + 1]).is_file():
+        return
+    name, folder = restored.words[restored.program], Path(restored.interpreter).parent
+    raise NotFound(
+        f"run {restored.run.name!r} was started by {name}, which is not in {folder}; --install makes an environment "
+        "with the packages of then"
+    )
+
+
 def _judged(
     restored: Restored, home: Workspace, place: Workspace, run: RunInfo | None, code: int, tolerance: float
 ) -> Outcome:
     if run is None:
-        return Outcome(None, place.path, code, "failed", None, None)
+        return Outcome(None, place.path, code, "failed", None, None, _recorded_nothing(code))
     differs = None
     if run.environment is not None:
         differs = diff_environments(
@@ -134,8 +146,25 @@ def _judged(
     judgement = judge(restored.run, run, workspace=home, tolerance=tolerance)
     # A run that was meant to fail, and failed alike, is reproduced.
     is_failed = run.status is not Status.FINISHED and run.status is not restored.run.status
-    verdict = "failed" if is_failed else judgement.verdict
-    return Outcome(run, place.path, code, verdict, judgement, differs)
+    if is_failed:
+        said = f": {run.failure.type}: {run.failure.message}" if run.failure is not None else ""
+        reason = f"the new run ended {run.status}, the old one {restored.run.status}; the command {_ended(code)}{said}"
+        return Outcome(run, place.path, code, "failed", judgement, differs, reason)
+    return Outcome(run, place.path, code, judgement.verdict, judgement, differs)
+
+
+def _recorded_nothing(code: int) -> str:
+    if code == 0:
+        return "the command ended well and started no run here: does the script name a workspace of its own?"
+    return f"the command {_ended(code)} before it started a run"
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
 
 
 class _Attempt:
@@ -156,11 +185,19 @@ class _Attempt:
         kept = restored.present
         self.variables |= restored.set
         self.variables |= {name: kept[name] for name in ("RUNSTONE_ON_ERROR", "RUNSTONE_LOG") if name in kept}
+        self._enter_environment()
         self.variables["RUNSTONE_WORKSPACE"] = str(self.workspace.path)
         self.variables["RUNSTONE_PROJECT"] = old.project
         if is_free:
             self._launched = self._launch(old)
             self.variables["RUNSTONE_RUN_ID"] = self._launched.id
+
+    def _enter_environment(self) -> None:
+        """Let programs that the command starts come from the folder's own environment, where there is one."""
+        venv = self._restored.folder / VENV
+        if Path(self._restored.interpreter).is_relative_to(venv):
+            self.variables["VIRTUAL_ENV"] = str(venv)
+            self.variables["PATH"] = os.pathsep.join(filter(None, [f"{venv}/bin", self.variables.get("PATH")]))
 
     def _launch(self, old: RunInfo) -> LaunchedRun:
         created = {
@@ -190,11 +227,7 @@ class _Attempt:
         """Say how it ended, for a command that recorded nothing."""
         if self._launched is None or self._has_joined(self._launched.path):
             return
-        if code == 0:
-            why = "the command ended well and started no run here: does the script name a workspace of its own?"
-        else:
-            why = f"the command ended with {code} before it started a run"
-        self._launched.end(Status.FAILED, failure=Failure("NothingRecorded", why, ""))
+        self._launched.end(Status.FAILED, failure=Failure("NothingRecorded", _recorded_nothing(code), ""))
         self._launched = None
 
     def run(self) -> RunInfo | None:
@@ -220,45 +253,3 @@ def _call(words: list[str], folder: Path, variables: dict[str, str], output: IO[
                 return process.wait(30)
             except (KeyboardInterrupt, subprocess.TimeoutExpired):
                 process.kill()
-
-
-# --- packages -------------------------------------------------------------------------------------------------------
-def _install(restored: Restored, output: IO[bytes] | int | None, tell: Callable[[str], None]) -> str:
-    """Make a virtual environment with the packages of then; return its interpreter."""
-    environment = restored.environment
-    folder = restored.folder / ".venv"
-    variables = dict(restored.present)
-    base = _interpreter(text_of(environment, "python.version"), variables.get("PATH"))
-    tell(f"making a virtual environment with {base}")
-    _must(_call([base, "-m", "venv", str(folder)], restored.folder, variables, output), "python -m venv")
-    python = str(folder / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check", "--quiet"]
-    tell(f"installing {LOCK}")
-    _must(_call([*pip, "-r", LOCK], restored.folder, variables, output), f"pip install -r {LOCK}")
-    home, root = variables.get("HOME", ""), text_of(environment, "git.root")
-    for url in requirements_of(environment)[1]:
-        place = Path(with_home(url.removeprefix("file://"), home))
-        inner = (
-            place.relative_to(with_home(root, home)) if root and place.is_relative_to(with_home(root, home)) else None
-        )
-        if inner is not None and restored.checkout is not None:
-            place = restored.checkout.folder / inner
-        if not (place.is_absolute() and place.is_dir()):
-            restored.lost.append(f"the package that was installed in place from {place}: it is gone")
-            continue
-        tell(f"installing {place} in place")
-        _must(_call([*pip, "-e", str(place)], restored.folder, variables, output), f"pip install -e {place}")
-    return python
-
-
-def _interpreter(version: str, path: str | None) -> str:
-    """Return an interpreter of the same minor version, this one where there is none."""
-    minor = version.split(".")[:2]
-    if len(minor) == 2 and all(map(str.isdecimal, minor)) and minor != [str(part) for part in sys.version_info[:2]]:
-        return shutil.which(f"python{'.'.join(minor)}", path=path) or sys.executable
-    return sys.executable
-
-
-def _must(code: int, what: str) -> None:
-    if code != 0:
-        raise NotFound(f"{what} failed with {code}; its messages are above")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from runstone import settings
@@ -25,6 +25,7 @@ class Collector:
         context: Where to look; by default this machine and environment.
         place: Place in a distributed job; by default what the environment says.
         note: Told what a reader of the run should know.
+        joules: What the meters of energy start from, by series; by default 0.
     """
 
     def __init__(
@@ -35,16 +36,23 @@ class Collector:
         context: Context | None = None,
         place: Place | None = None,
         note: Callable[[str], None] = lambda _: None,
+        joules: Mapping[str, float] | None = None,
     ) -> None:
         context = context or Context(environment=settings.process_environment())
         place = place or place_of(context.environment)
         self.why: dict[str, str] = {}
         self._slow_at_s = float("-inf")
         self._readings = Readings(at_s=0.0, is_slow=False, why=self.why)
-        self._portions = self._make_sources(store, pid or os.getpid(), context, place, note)
+        self._portions = self._make_sources(store, pid or os.getpid(), context, place, note, joules or {})
 
     def _make_sources(
-        self, store: Path, pid: int, context: Context, place: Place, note: Callable[[str], None]
+        self,
+        store: Path,
+        pid: int,
+        context: Context,
+        place: Place,
+        note: Callable[[str], None],
+        joules: Mapping[str, float],
     ) -> tuple[list[Source], list[Source]]:
         """Return the sources in two portions: a driver that hangs then costs the second only."""
         first: list[Source] = []
@@ -61,8 +69,8 @@ class Collector:
             from runstone.capture.metrics.groups import Groups
             from runstone.capture.metrics.rapl import Rapl
 
-            first += [Groups(context, os.cpu_count() or 1), Rapl(context.root)]
-        return first, [Gpus(context, place, note)]
+            first += [Groups(context, os.cpu_count() or 1), Rapl(context.root, joules)]
+        return first, [Gpus(context, place, note, joules)]
 
     @property
     def doing(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+from runstone.names import SYSTEM
 
 if TYPE_CHECKING:
     from runstone.runinfo import RunInfo
-    from runstone.values import Series
+    from runstone.values import MetricSummary, Series
 
 _METERED = re.compile(
     r"system/(?:rank\.(?P<rank>\d+)/)?(?:gpu\.(?P<gpu>\d+)/energy(?P<estimate>_estimate)?_j|(?P<host>cpu|memory)/energy_j)"
@@ -63,15 +64,32 @@ def energy_of(info: RunInfo) -> Energy:
     Args:
         info: The run. Points of earlier attempts count, superseded or not: the energy is spent.
     """
+    identities = _identities(info) if info.metrics else {}
+    return _added_up(info.metrics, lambda name: _total(info.series(name, attempt="all")), identities)
+
+
+def energy_in(metrics: Mapping[str, MetricSummary]) -> Energy:
+    """Return what a run consumed by the summaries of its series alone, for tables of many runs.
+
+    The same as `energy_of`, but for a GPU that was lent to several ranks and reported by each, and for runs of versions
+    whose meters began at 0 with each attempt.
+    """
+    return _added_up(metrics, lambda name: metrics[name].max or 0.0, {})
+
+
+def _added_up(
+    names: Iterable[str], joules_of: Callable[[str], float], identities: Mapping[tuple[int, int], str]
+) -> Energy:
     gpus: dict[str, float] = {}
     cpu_j: float | None = None
     is_estimate = False
-    identities = _identities(info) if info.metrics else {}
-    for name in info.metrics:
+    for name in names:
+        if not (name.endswith("_j") and name.startswith(SYSTEM)):  # most are not, in tables of many runs
+            continue
         found = _METERED.fullmatch(name)
         if found is None:
             continue
-        joules = _total(info.series(name, attempt="all"))
+        joules = joules_of(name)
         if found["host"]:
             cpu_j = (cpu_j or 0.0) + joules
             continue
@@ -85,7 +103,9 @@ def energy_of(info: RunInfo) -> Energy:
 
 
 def _total(series: Series) -> float:
-    """Add up a meter that starts at 0 with each life of the run: it only falls where a new life begins."""
+    """Add up a meter that only falls where it began at 0 anew: where it could not be told what stood there before."""
+    import numpy as np  # only for points: summaries do without
+
     joules = series.value[np.argsort(series.wall_s, kind="stable")].astype(np.float64)
     joules = joules[np.isfinite(joules)]
     if not len(joules):

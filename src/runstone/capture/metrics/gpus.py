@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
-import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runstone.capture.context import Context
-from runstone.capture.facts import Missing, absent, explain
-from runstone.capture.forks import importing
-from runstone.capture.gpu import _GARBAGE, _LIBRARY, _import_pynvml, _reason, _text, _visible
+from runstone.capture.facts import Missing, explain
+from runstone.capture.gpu import visible_devices
 from runstone.capture.metrics.gpm import Gpm
+from runstone.capture.metrics.meters import MOST_WATTS, Energy, HeldBack
 from runstone.capture.metrics.place import Place
 from runstone.capture.metrics.readings import Rates, Readings
+from runstone.capture.nvml import GARBAGE, as_text, load_pynvml, reason
 
 # NVML's codes for: not supported, no permission, function not found, this version of an argument not known.
 _NEVER = frozenset({2, 3, 4, 13, 25})
@@ -29,12 +30,12 @@ _LOST = frozenset({1, 9, 15, 16, 18})
 _TIMEOUT = 10
 _FIRST_RETRY_S = 10.0
 _LONGEST_RETRY_S = 300.0
-_MOST_WATTS = 20_000.0
 _MOST_MHZ = 20_000
 _MOST_EVENTS = 64
 # Field ids and the scope that sums over all links.
 _MEMORY_TEMPERATURE = 82
 _NVLINK_TX_KIB, _NVLINK_RX_KIB = 138, 139
+_HELD_BACK_FIELDS = {270: "hw_thermal", 271: "power_brake"}
 _ALL_LINKS = 0xFFFFFFFF
 _XID = 0x8
 _MIGS_AT_MOST = 16
@@ -49,48 +50,30 @@ _THROTTLES = {
 }
 
 
+# Numbers of the policies for which the driver counts how long they held the clocks back.
+_POLICIES = {
+    "power": 0,
+    "thermal": 1,
+    "sync_boost": 2,
+    "board_limit": 3,
+    "low_utilization": 4,
+    "reliability": 5,
+}
+
+
 class _GpuLost(Exception):
     """This GPU, or the whole driver, does not answer any more."""
-
-
-class _Meter:
-    """Energy of one GPU since the first pass. Outlives the loss of the GPU and of the driver."""
-
-    def __init__(self) -> None:
-        self.joules = 0.0
-        self._last_mj: int | None = None
-        self._last_at_s = 0.0
-        self._last_w: tuple[float, float] | None = None
-
-    def count(self, counter_mj: int, at_s: float) -> float | None:
-        """Take the value of the GPU's counter; return joules, or `None` where it cannot be true."""
-        before_mj, before_s = self._last_mj, self._last_at_s
-        grown_mj = counter_mj - before_mj if before_mj is not None else 0
-        if grown_mj / 1000 > _MOST_WATTS * max(1.0, at_s - before_s):
-            return None
-        self._last_mj, self._last_at_s = counter_mj, at_s
-        self.joules += max(0, grown_mj) / 1000  # the driver was loaded anew where it went back
-        return self.joules
-
-    def integrate(self, watts: float | None, at_s: float) -> float | None:
-        """Take a power reading where there is no counter; return joules, the mean of two readings over their time."""
-        before, self._last_w = self._last_w, (watts, at_s) if watts is not None else None
-        if watts is None:
-            return None
-        if before is not None:
-            self.joules += (before[0] + watts) / 2 * (at_s - before[1])
-        return self.joules
 
 
 class _Gpu:
     """One GPU, or what is left of it while it is lost."""
 
-    def __init__(self, module: Any, handle: Any, name: str, meter: _Meter, rates: Rates) -> None:
+    def __init__(self, module: Any, handle: Any, name: str, meters: tuple[Energy, HeldBack], rates: Rates) -> None:
         self.handle = handle
         self.name = name
         self.is_lost = False
         self._module = module
-        self._meter = meter
+        self._energy_meter, self._held_back = meters
         self._rates = rates
         self._has_counter = True
         self._has_memory_v2 = hasattr(module, "nvmlMemory_v2")
@@ -109,6 +92,10 @@ class _Gpu:
             "sm_clock": (self._sm_clock, False),
             "memory_clock": (self._memory_clock, False),
             "throttle": (self._throttle, False),
+            **{
+                f"throttled_ms/{reason}": (partial(self._throttled, reason, policy), False)
+                for reason, policy in _POLICIES.items()
+            },
             "performance_state": (self._performance_state, False),
             "fields": (self._fields, False),
             "gpm": (self._activity, False),
@@ -162,8 +149,8 @@ class _Gpu:
                 probe(readings)
             except self._module.NVMLError as error:
                 if error.value in _LOST:
-                    raise _GpuLost(str(_reason(error))) from None
-                readings.miss(readings.doing, str(_reason(error)))
+                    raise _GpuLost(str(reason(error))) from None
+                readings.miss(readings.doing, str(reason(error)))
                 if error.value in _NEVER:
                     del self._probes[what]
             except Exception as error:  # a version of nvidia-ml-py that lacks the function, or answers differently
@@ -171,7 +158,7 @@ class _Gpu:
                 del self._probes[what]
 
     def _put(self, readings: Readings, name: str, value: float | int | None, most: float = float("inf")) -> None:
-        if value in _GARBAGE:
+        if value in GARBAGE:
             readings.miss(f"{self.name}/{name}", f"error: NVML answered {value:#x}, which stands for no value")
             return
         readings.put(f"{self.name}/{name}", value, most=most)
@@ -187,7 +174,7 @@ class _Gpu:
         self._put_memory(readings, "", self._memory_of(self.handle))
 
     def _put_memory(self, readings: Readings, part: str, memory: Any) -> None:
-        if memory.total in _GARBAGE or memory.total == 0 or memory.used > memory.total:
+        if memory.total in GARBAGE or memory.total == 0 or memory.used > memory.total:
             readings.miss(
                 f"{self.name}/{part}memory_used_bytes", f"error: {memory.used} of {memory.total} cannot be true"
             )
@@ -223,7 +210,7 @@ class _Gpu:
     def _power(self, readings: Readings) -> None:
         self._watts = None
         milliwatts = self._module.nvmlDeviceGetPowerUsage(self.handle)
-        if milliwatts not in _GARBAGE and milliwatts / 1000 <= _MOST_WATTS:
+        if milliwatts not in GARBAGE and milliwatts / 1000 <= MOST_WATTS:
             self._watts = milliwatts / 1000
             self._put(readings, "power_w", self._watts)
             if self._limit_w:
@@ -240,10 +227,10 @@ class _Gpu:
                     raise
                 self._has_counter = False
             else:
-                if counter_mj not in _GARBAGE:
-                    self._put(readings, "energy_j", self._meter.count(counter_mj, readings.at_s))
+                if counter_mj not in GARBAGE:
+                    self._put(readings, "energy_j", self._energy_meter.count(counter_mj, readings.at_s))
                 return
-        self._put(readings, "energy_estimate_j", self._meter.integrate(self._watts, readings.at_s))
+        self._put(readings, "energy_estimate_j", self._energy_meter.integrate(self._watts, readings.at_s))
 
     def _sm_clock(self, readings: Readings) -> None:
         self._put(readings, "sm_clock_mhz", self._module.nvmlDeviceGetClockInfo(self.handle, 1), _MOST_MHZ)
@@ -260,29 +247,43 @@ class _Gpu:
             if ask is None or error.value != 13:
                 raise
             reasons = module.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle)
-        if reasons in _GARBAGE:
+        if reasons in GARBAGE:
             readings.miss(f"{self.name}/throttle", f"error: NVML answered {reasons:#x}, which stands for no value")
             return
         for name, bit in _THROTTLES.items():
             self._put(readings, f"throttle/{name}", int(bool(reasons & bit)))
 
+    def _throttled(self, reason: str, policy: int, readings: Readings) -> None:
+        """How long a policy of the driver has held the clocks back, by its own counter of nanoseconds."""
+        status = self._module.nvmlDeviceGetViolationStatus(self.handle, policy)
+        self._put_held_back(readings, reason, int(status.violationTime))
+
+    def _put_held_back(self, readings: Readings, reason: str, counter_ns: int) -> None:
+        if counter_ns in GARBAGE:
+            readings.miss(f"{self.name}/throttled_ms/{reason}", f"error: {counter_ns:#x} stands for no value")
+            return
+        self._put(readings, f"throttled_ms/{reason}", self._held_back.count(reason, counter_ns, readings.at_s))
+
     def _performance_state(self, readings: Readings) -> None:
         self._put(readings, "performance_state", self._module.nvmlDeviceGetPerformanceState(self.handle), 15)
 
     def _fields(self, readings: Readings) -> None:
-        """Memory temperature, and the bytes that went over NVLink, in one call."""
-        wanted: list[Any] = [_MEMORY_TEMPERATURE]
+        """Memory temperature, time held back by the hardware, and the bytes that went over NVLink, in one call."""
+        wanted: list[Any] = [_MEMORY_TEMPERATURE, *_HELD_BACK_FIELDS]
         if self._gpm is None or not self._gpm.may_know("nvlink_tx_bytes_per_s"):
             wanted += [(_NVLINK_TX_KIB, _ALL_LINKS), (_NVLINK_RX_KIB, _ALL_LINKS)]
         for field in self._module.nvmlDeviceGetFieldValues(self.handle, wanted):
             if field.nvmlReturn != 0:
                 continue
             number = _number_of(field)
-            if number is None or number in _GARBAGE:
+            if number is None or number in GARBAGE:
                 continue
             if field.fieldId == _MEMORY_TEMPERATURE:
                 if number > 0:  # GPUs without this sensor answer 0
                     self._put(readings, "memory_temperature_c", int(number), 200)
+                continue
+            if field.fieldId in _HELD_BACK_FIELDS:
+                self._put_held_back(readings, _HELD_BACK_FIELDS[field.fieldId], int(number))
                 continue
             name = "nvlink_tx_bytes_per_s" if field.fieldId == _NVLINK_TX_KIB else "nvlink_rx_bytes_per_s"
             self._put(readings, name, self._rates.per_s(f"{self.name}/{name}", number * 1024, readings.at_s))
@@ -310,13 +311,13 @@ class _Gpu:
             except self._module.NVMLError as error:
                 if error.value in _LOST:
                     raise
-                readings.miss(f"{self.name}/{part}", str(_reason(error)))
+                readings.miss(f"{self.name}/{part}", str(reason(error)))
 
     # --- once a minute ---------------------------------------------------------------------------------------------
 
     def _power_limit(self, readings: Readings) -> None:
         milliwatts = self._module.nvmlDeviceGetEnforcedPowerLimit(self.handle)
-        if milliwatts not in _GARBAGE and 0 < milliwatts / 1000 <= _MOST_WATTS:
+        if milliwatts not in GARBAGE and 0 < milliwatts / 1000 <= MOST_WATTS:
             self._limit_w = milliwatts / 1000
             self._put(readings, "power_limit_w", self._limit_w)
 
@@ -354,7 +355,7 @@ class _Gpu:
             return
         for counter, name in ((0, "pcie_tx_bytes_per_s"), (1, "pcie_rx_bytes_per_s")):
             kilobytes = self._module.nvmlDeviceGetPcieThroughput(self.handle, counter)
-            self._put(readings, name, kilobytes * 1000.0 if kilobytes not in _GARBAGE else None)
+            self._put(readings, name, kilobytes * 1000.0 if kilobytes not in GARBAGE else None)
 
     def _processes(self, readings: Readings) -> None:
         found = self._module.nvmlDeviceGetComputeRunningProcesses(self.handle)
@@ -377,20 +378,24 @@ class Gpus:
         context: The environment, for `CUDA_VISIBLE_DEVICES`.
         place: Whether another process of this host reports them.
         note: Told once for each GPU that is lost, and where the driver does not start.
+        joules: What earlier lives of the run counted, by series.
     """
 
     name = "gpu"
 
-    def __init__(self, context: Context, place: Place, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, context: Context, place: Place, note: Callable[[str], None], joules: Mapping[str, float] | None = None
+    ) -> None:
         self._context = context
         self._place = place
         self._note = note
+        self._joules = joules or {}
         self._module: Any = None
         self._is_open = False
         self._is_off = False
         self._gpus: dict[str, _Gpu] = {}
         self._numbers: dict[str, int] = {}
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, tuple[Energy, HeldBack]] = {}
         self._rates = Rates()
         self._events: Any = None
         self._retry_at_s: float | None = None
@@ -424,11 +429,11 @@ class Gpus:
         self._is_off = True
         self._close_library()
 
-    def _tell(self, readings: Readings, name: str, reason: str) -> None:
-        readings.miss(name, reason)
+    def _tell(self, readings: Readings, name: str, why: str) -> None:
+        readings.miss(name, why)
         if name not in self._noted:
             self._noted.add(name)
-            self._note(f"system metrics: {name} does not answer and is asked again from time to time; {reason}")
+            self._note(f"system metrics: {name} does not answer and is asked again from time to time; {why}")
 
     def _look_again(self, at_s: float) -> None:
         if self._retry_at_s is None:
@@ -442,22 +447,22 @@ class Gpus:
         self._retry_at_s = None
         try:
             if self._module is None:
-                self._module = _load()
+                self._module = load_pynvml(self._context.root)
             self._module.nvmlInit()
         except Missing as missing:  # nothing to be opened on this machine
             self._is_off = True
             readings.miss("gpu", str(missing))
             return
         except Exception as error:
-            reason = str(_reason(error)) if hasattr(error, "value") else explain(error)
-            self._tell(readings, "gpu", reason)
+            why = str(reason(error)) if hasattr(error, "value") else explain(error)
+            self._tell(readings, "gpu", why)
             self._look_again(readings.at_s)
             return
         self._is_open = True
         try:
             is_whole = self._find(readings)
         except self._module.NVMLError as error:
-            self._tell(readings, "gpu", str(_reason(error)))
+            self._tell(readings, "gpu", str(reason(error)))
             is_whole = False
         if is_whole:
             self._retry_s = _FIRST_RETRY_S
@@ -475,9 +480,9 @@ class Gpus:
         for index in range(module.nvmlDeviceGetCount()):
             try:
                 handle = module.nvmlDeviceGetHandleByIndex(index)
-                uuid = _text(module.nvmlDeviceGetUUID(handle))
+                uuid = as_text(module.nvmlDeviceGetUUID(handle))
             except module.NVMLError as error:
-                readings.miss(f"gpu.{index}", str(_reason(error)))
+                readings.miss(f"gpu.{index}", str(reason(error)))
                 is_whole = False
                 continue
             # A lost GPU is not counted: those behind it move up, but keep the number that they had.
@@ -492,15 +497,18 @@ class Gpus:
                 continue
             uuid, wanted = device["uuid"], chosen[device["index"]]
             parts = {index: part for index, part in instances[uuid].items() if wanted is None or index in wanted}
-            meter = self._meters.setdefault(uuid, _Meter())
-            gpu = _Gpu(module, handles[uuid], f"gpu.{device['number']}", meter, self._rates)
+            name = f"gpu.{device['number']}"
+            if uuid not in self._meters:
+                counted = (self._joules.get(f"{name}/{meter}", 0.0) for meter in ("energy_j", "energy_estimate_j"))
+                self._meters[uuid] = (Energy(max(counted)), HeldBack())
+            gpu = _Gpu(module, handles[uuid], name, self._meters[uuid], self._rates)
             gpu.prepare(parts, is_divided=bool(device["is_mig_on"]))
             self._gpus[uuid] = gpu
         return is_whole and known <= set(handles)
 
     def _name_of(self, handle: Any) -> str:
         try:
-            return _text(self._module.nvmlDeviceGetName(handle))
+            return as_text(self._module.nvmlDeviceGetName(handle))
         except self._module.NVMLError:
             return ""
 
@@ -515,7 +523,7 @@ class Gpus:
             for index in range(min(most, _MIGS_AT_MOST)):
                 with contextlib.suppress(module.NVMLError):
                     found[index] = module.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-                    uuid = _text(module.nvmlDeviceGetUUID(found[index]))
+                    uuid = as_text(module.nvmlDeviceGetUUID(found[index]))
                     device["mig_devices"].append({"index": index, "uuid": uuid})
         return found
 
@@ -526,7 +534,7 @@ class Gpus:
             visible = everything
         else:
             try:
-                entries: Any = _visible(devices, self._context)
+                entries: Any = visible_devices(devices, self._context)
             except Missing:  # it cannot be told which: all rather than the wrong ones
                 visible = everything
             else:
@@ -578,17 +586,6 @@ class Gpus:
             # Of several the first is the cause.
             if name is not None and event.eventType == _XID and f"{name}/xid" not in readings.values:
                 readings.put(f"{name}/xid", int(event.eventData))
-
-
-def _load() -> Any:
-    if sys.platform != "linux":
-        raise absent("NVIDIA GPUs are looked for on Linux only")
-    try:
-        with importing:
-            ctypes.CDLL(_LIBRARY)
-    except OSError as error:
-        raise absent(f"no NVIDIA driver: {error}") from None
-    return _import_pynvml()
 
 
 def _address(handle: Any) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runstone.capture.cgroup import _amount, _cpuset, _hierarchies, _Hierarchy, _quota_v2
+from runstone.capture.cgroup import Hierarchy, cpus_of, find_hierarchies, parse_amount, parse_quota
 from runstone.capture.context import Context
 from runstone.capture.facts import Missing
 from runstone.capture.metrics.readings import Rates, Readings
@@ -30,7 +30,7 @@ class Groups:
         self._context = context
         self._cores = cores
         self._rates = Rates()
-        self._hierarchies: dict[str, _Hierarchy] = {}
+        self._hierarchies: dict[str, Hierarchy] = {}
         self._cpu: tuple[Path, float] | None = None
         self._memory: tuple[Path, float] | None = None
         self._kills_before: int | None = None
@@ -55,7 +55,7 @@ class Groups:
 
     def _find_limits(self) -> None:
         self._cpu = self._memory = None
-        self._hierarchies = _hierarchies(self._context)
+        self._hierarchies = find_hierarchies(self._context)
         cpu, memory = self._of("cpu"), self._of("memory")
         if cpu is not None:
             self._cpu = _tightest(cpu, _quota)
@@ -67,7 +67,7 @@ class Groups:
         if memory is not None:
             self._memory = _tightest(memory, _memory_limit)
 
-    def _of(self, controller: str) -> _Hierarchy | None:
+    def _of(self, controller: str) -> Hierarchy | None:
         return self._hierarchies.get(controller) or self._hierarchies.get("")
 
     # --- in percent of the limit -----------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def _total_bytes(readings: Readings) -> int | None:
     return int(total) if total is not None else None
 
 
-def _tightest(hierarchy: _Hierarchy, limit_of: Callable[[Path, int], float | None]) -> tuple[Path, float] | None:
+def _tightest(hierarchy: Hierarchy, limit_of: Callable[[Path, int], float | None]) -> tuple[Path, float] | None:
     """Return the folder with the smallest limit on the way up, and the limit; `None` where none is set."""
     found: tuple[Path, float] | None = None
     for folder in hierarchy.folders:
@@ -174,19 +174,19 @@ def _tightest(hierarchy: _Hierarchy, limit_of: Callable[[Path, int], float | Non
 
 def _quota(folder: Path, version: int) -> float | None:
     if version == 2:
-        return _quota_v2((folder / "cpu.max").read_text().strip())
+        return parse_quota((folder / "cpu.max").read_text().strip())
     quota = int((folder / "cpu.cfs_quota_us").read_text())
     period = int((folder / "cpu.cfs_period_us").read_text())
     return quota / period if quota > 0 and period > 0 else None
 
 
 def _memory_limit(folder: Path, version: int) -> float | None:
-    return _amount((folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).read_text().strip())
+    return parse_amount((folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).read_text().strip())
 
 
-def _cores_in(cpuset: _Hierarchy) -> int | None:
+def _cores_in(cpuset: Hierarchy) -> int | None:
     try:
-        text = _cpuset(cpuset)
+        text = cpus_of(cpuset)
     except Missing:
         return None
     spans = (span.partition("-") for span in text.split(","))

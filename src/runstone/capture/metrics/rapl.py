@@ -5,6 +5,7 @@ Source: Linux kernel documentation, "Power Capping Framework". Since 2020 the fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from runstone.capture.facts import absent
@@ -14,15 +15,15 @@ _SERIES = {"package": "cpu", "dram": "memory"}
 
 
 class Rapl:
-    """Joules since the first pass, of the whole machine."""
+    """Joules of the whole machine since the first pass, on top of what earlier lives of the run counted."""
 
     name = "rapl"
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), joules: Mapping[str, float] | None = None) -> None:
         self._folder = root / "sys/class/powercap"
         self._zones: list[tuple[str, Path, int]] | None = None
         self._last_uj: dict[Path, int] = {}
-        self._joules: dict[str, float] = {}
+        self._joules = {series: (joules or {}).get(f"{series}/energy_j", 0.0) for series in _SERIES.values()}
         self._rates = Rates()
 
     def read(self, readings: Readings) -> None:
@@ -37,7 +38,7 @@ class Rapl:
                 self._last_uj[zone] = now_uj
                 # It starts again from 0 where its range ends, after an hour or so under load.
                 grown_uj = now_uj - before_uj + (range_uj if now_uj < before_uj else 0)
-                self._joules[series] = self._joules.get(series, 0.0) + max(0, grown_uj) / 1e6
+                self._joules[series] += max(0, grown_uj) / 1e6
                 seen.add(series)
         for series in seen:
             readings.put(f"{series}/energy_j", self._joules[series])

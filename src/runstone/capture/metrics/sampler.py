@@ -18,8 +18,6 @@ from runstone.names import SYSTEM
 if TYPE_CHECKING:  # imported by the thread, on its own time
     from runstone.capture.metrics.collector import Collector
 
-"""Begins the name of every system metric."""
-
 DEFAULT_INTERVAL_S = 10.0
 _LEAST_INTERVAL_S = 0.5  # more often would disturb the GPUs that it looks at
 # The program's first steps come first, and a run of less than a second has nothing to tell.
@@ -29,12 +27,14 @@ _LAST_AFTER_S = 0.5
 _STOP_S = 1.0
 _IN_STEPS = (
     *("dataclasses", "ctypes", "psutil", "runstone.settings"),
-    *(f"runstone.capture.{name}" for name in ("facts", "context", "cgroup", "gpu")),
-    *(f"runstone.capture.metrics.{name}" for name in ("place", "readings", "gpm", "gpus", "machine")),
+    *(f"runstone.capture.{name}" for name in ("facts", "context", "cgroup", "nvml", "gpu")),
+    *(f"runstone.capture.metrics.{name}" for name in ("place", "readings", "meters", "gpm", "gpus", "machine")),
     *(f"runstone.capture.metrics.{name}" for name in ("processes", "groups", "rapl", "collector")),
 )
 
 Log = Callable[[Mapping[str, float | int], int], None]
+Joules = Mapping[str, float]
+_METERS = ("/energy_j", "/energy_estimate_j")
 
 
 class Clock(Protocol):
@@ -94,10 +94,12 @@ def start_sampler(
     interval_s: float = DEFAULT_INTERVAL_S,
     started_at: float | None = None,
     rank: int = 0,
+    place: tuple[int, int | None] | None = None,
     store: Path | None = None,
     pid: int | None = None,
     note: Callable[[str], None] = lambda _: None,
     own: Callable[[], Mapping[str, float | int]] = dict,
+    spent: Callable[[], Joules] = dict,
 ) -> Sampler:
     """Begin to sample the machine, until `stop`. Costs the caller the start of a thread, and never raises.
 
@@ -106,14 +108,36 @@ def start_sampler(
         interval_s: Seconds between two passes.
         started_at: When the run was created, seconds since the epoch: the step 0. By default now.
         rank: Rank in a distributed job; a rank other than 0 is part of the names: `system/rank.3/...`.
+        place: Local rank, and how many ranks its host has if known: decides what this process reports. By default what
+            the environment says.
         store: Folder whose file system is watched; by default the working folder.
         pid: Root of the tree of processes that belongs to the run; by default this process.
         note: Told, once each, what a reader of the run should know: a GPU lost, a driver that hangs.
         own: What the run says of itself, such as `{"dropped_points": 0}`; kept under `system/runstone/`.
+        spent: Asked once, by the thread: joules that earlier lives of the run counted, as `Sampler.joules` tells them.
     """
     return Sampler(
-        log, interval_s=interval_s, started_at=started_at, rank=rank, store=store, pid=pid, note=note, own=own
+        log,
+        interval_s=interval_s,
+        started_at=started_at,
+        rank=rank,
+        place=place,
+        store=store,
+        pid=pid,
+        note=note,
+        own=own,
+        spent=spent,
     )
+
+
+def joules_in(values: Mapping[str, float | int]) -> dict[str, float]:
+    """Return the meters of energy among series."""
+    return {name: value for name, value in values.items() if name.endswith(_METERS)}
+
+
+def prefix_of(rank: int) -> str:
+    """Return what the names of a rank's series begin with: `system/`, or `system/rank.3/`."""
+    return f"{SYSTEM}rank.{rank}/" if rank > 0 else SYSTEM
 
 
 class Sampler:
@@ -130,20 +154,24 @@ class Sampler:
         interval_s: float = DEFAULT_INTERVAL_S,
         started_at: float | None = None,
         rank: int = 0,
+        place: tuple[int, int | None] | None = None,
         store: Path | None = None,
         pid: int | None = None,
         note: Callable[[str], None] = lambda _: None,
         own: Callable[[], Mapping[str, float | int]] = dict,
+        spent: Callable[[], Joules] = dict,
         make: Callable[[Callable[[str], None]], Collector] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._log = log
         self._interval_s = interval_s
-        self._prefix = f"{SYSTEM}rank.{rank}/" if rank > 0 else SYSTEM
+        self._prefix = prefix_of(rank)
+        self._place = place
         self._store = store or Path()
         self._tree = pid
         self._note = note
         self._own = own
+        self._spent = spent
         self._make = make or self._make_collector
         self._clock: Clock = clock or _Bell()
         self._pid = os.getpid()
@@ -154,6 +182,8 @@ class Sampler:
         self._cost: dict[str, float] = {}
         self._is_stopping = False
         self._is_closed = False
+        #: What its meters of energy stand at, by series without the leading `system/`; replaced whole.
+        self.joules: Joules = {}
         #: Why the thread ended by itself, if it did.
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="runstone-system-metrics", daemon=True)
@@ -232,14 +262,19 @@ class Sampler:
 
     def _make_collector(self, note: Callable[[str], None]) -> Collector:
         from runstone.capture.metrics.collector import Collector
+        from runstone.capture.metrics.place import Place
 
-        return Collector(store=self._store, pid=self._tree, note=note)
+        with contextlib.suppress(Exception):  # without them the meters begin at 0 again
+            self.joules = dict(self._spent())
+        place = Place(*self._place) if self._place is not None else None
+        return Collector(store=self._store, pid=self._tree, place=place, note=note, joules=self.joules)
 
     def _pass(self, collector: Collector, now_s: float) -> None:
         began_cpu_s, began_s = time.thread_time(), time.monotonic()
         step = int(now_s - self._zero_s)
         self._keep({f"runstone/{name}": value for name, value in self._own().items()} | self._cost, step)
         for values in collector.collect(now_s, is_last=self._is_stopping):
+            self.joules = {**self.joules, **joules_in(values)}
             self._keep(values, step)
         self._cost = {
             "runstone/sampler_cpu_ms": 1000 * (time.thread_time() - began_cpu_s),
