@@ -90,10 +90,18 @@ def price(tracker: Tracker, steps: int) -> dict[str, object]:
 
 
 def store(tracker: Tracker, steps: int) -> dict[str, object]:
-    """Return the bytes a point of the whole folder."""
+    """Return the bytes a point of the whole folder, as logging leaves it and after the tracker has packed it."""
     tracker.fill_with(make_rows(), steps)
-    size = sum(path.lstat().st_size for path in Path().rglob("*") if path.is_file())
-    return {"bytes_a_point": size / (steps * len(NAMES))}
+    points = steps * len(NAMES)
+    result: dict[str, object] = {"bytes_a_point": _size_of_folder() / points}
+    if tracker.pack is not None:
+        tracker.pack()
+        result["packed_bytes_a_point"] = _size_of_folder() / points
+    return result
+
+
+def _size_of_folder() -> int:
+    return sum(path.lstat().st_size for path in Path().rglob("*") if path.is_file())
 
 
 def fill(tracker: Tracker, steps: int) -> dict[str, object]:

@@ -29,6 +29,7 @@ COLUMNS = (
     Column("cold_wall_s", ("cold", "wall µs"), 1e-6, 1),
     Column("points_a_second", ("points", "a second"), 1, 0),
     Column("bytes_a_point", ("bytes", "a point"), 1, 1),
+    Column("packed_bytes_a_point", ("packed", "bytes"), 1, 1, is_ratio=False),
     Column("empty_run_s", ("empty", "run ms"), 1e-3, 2),
     Column("import_s", ("import", "ms"), 1e-3, 0),
     Column("read_s", ("read", "ms"), 1e-3, 1),
@@ -40,6 +41,7 @@ REMARKS = {
     ("aim", "read_s"): "after `aim storage reindex` (not timed), without which its reader finds no point",
     ("tensorboardX", "read_s"): "read by tensorboard with size_guidance 0; its default keeps 10,000 points",
 }
+NO_PACKING = "it has no command that packs an ended run"
 FLOOR_REASON = "a floor only stores numbers: it has no format, no import, and reading it back would mean nothing"
 
 
@@ -84,6 +86,8 @@ def _cell(subject: Subject, column: Column, notes: list[str]) -> str:
         reason = subject.reasons.get(column.key)
         if reason is None and subject.name.startswith(FLOOR):
             reason = FLOOR_REASON
+        elif reason is None and column.key == "packed_bytes_a_point":
+            reason = NO_PACKING
         return f"- [{_note(notes, reason or 'not measured')}]"
     text = f"{value / column.unit:,.{column.digits}f}"
     if column.key.startswith("lost_at"):

@@ -46,6 +46,7 @@ class Tracker:
     read: Callable[[], int] | None = None  # counts the points of READ in the only run
     prepare: Callable[[], None] | None = None  # what a reader needs beforehand, not timed
     fill: Callable[[Rows, int], None] | None = None  # stores the same as logging does, but in batches
+    pack: Callable[[], None] | None = None  # makes an ended run compact, as its documentation shows
 
     def fill_with(self, rows: Rows, steps: int) -> None:
         """Store a run of so many steps, its cost of no interest."""
@@ -125,6 +126,13 @@ def read_runstone() -> int:
     import runstone
 
     return len(runstone.open_workspace(".runstone").run("run").series(READ))
+
+
+def pack_runstone() -> None:
+    import runstone
+
+    workspace = runstone.open_workspace(".runstone")
+    workspace.seal(workspace.run("run").id)
 
 
 @contextmanager
@@ -293,7 +301,7 @@ TRACKERS = {
     "floor: empty loop": Tracker("json", open_nothing, 20_000),
     "floor: five list appends": Tracker("json", open_list, 20_000, read_list),
     "floor: five pack_into mmap": Tracker("json", open_mmap, 20_000, read_mmap),
-    "runstone": Tracker("runstone", open_runstone, 20_000, read_runstone),
+    "runstone": Tracker("runstone", open_runstone, 20_000, read_runstone, pack=pack_runstone),
     "trackio": Tracker("trackio", open_trackio, 20_000, read_trackio),
     "wandb": Tracker("wandb", open_wandb, 10_000, read_wandb),
     "tensorboardX": Tracker("tensorboardX", open_tensorboardx, 10_000, read_tensorboardx),

@@ -55,6 +55,7 @@ def test_comparison_runs_without_any_peer(tmp_path: Path) -> None:
     assert document["trackers"]["runstone"]["missing"] == {}
     figures = document["trackers"]["runstone"]["figures"]
     assert {column.key for column in table.COLUMNS} <= figures.keys()
+    assert figures["packed_bytes_a_point"] < figures["bytes_a_point"]
     assert figures["lost_at_200_hz"] == 0
     assert figures["acknowledged_at_200_hz"] > 0
 
@@ -81,13 +82,14 @@ def test_every_peer_has_its_trackers() -> None:
 
 def test_missing_figure_is_shown_with_its_reason() -> None:
     subjects = [
-        Subject("runstone", "", None, {"tight_cpu_s": 1e-6, "read_s": 0.25}),
+        Subject("runstone", "", None, {"tight_cpu_s": 1e-6, "read_s": 0.25, "packed_bytes_a_point": 4.0}),
         Subject("wandb", "", "wandb", {"tight_cpu_s": 30e-6}, {"read_s": "it said nothing"}),
     ]
     text = table.render(subjects)
     assert "30.00" in text
     assert "- [2]" in text
-    assert "[2] it said nothing" in text
+    assert "it said nothing" in text
+    assert table.NO_PACKING in text
     assert table.targets(subjects) == [
         "the fastest peer (wandb): 30.0 × the CPU time of run.log in a tight loop; target 20 ×: reached"
     ]
