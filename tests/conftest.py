@@ -17,6 +17,7 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("RUNSTONE_ON_ERROR", "raise")
     monkeypatch.setenv("RUNSTONE_SYSTEM_METRICS", "0")  # tests of what is logged would see them after a second
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     # a run that names no workspace must never find the one of whoever runs the tests
     monkeypatch.setenv("RUNSTONE_WORKSPACE", str(tmp_path / ".runstone"))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runstone import Run
+    from runstone_integrations._lightning_timing import StepClock
 
 
 class Rows:
@@ -21,16 +22,20 @@ class Rows:
     compute a metric: under DDP that would be a collective call on one rank.
     """
 
-    def __init__(self, run: Run, every: int | None) -> None:
+    def __init__(self, run: Run, every: int | None, clock: StepClock, *, repeats: bool = True) -> None:
         self.run = run
         self.is_new = True
         self.last_step = -1
+        self.beside: dict[str, Any] = {}  # what is written with the row of the batch that runs, if it is due
+        self._clock = clock
+        self._repeats = repeats
+        self._written: dict[str, Any] = {}
         self._every = every
         self._rates = _LearningRates()
         self._rates_now: dict[str, Any] = {}
         self._batch_step: int | None = None
         self._held: dict[str, Any] = {}
-        self._epoch: tuple[dict[str, Any], int, dict[str, int]] | None = None
+        self._epoch: tuple[dict[str, Any], int, dict[str, int], dict[str, float]] | None = None
         self._evaluation_batch: tuple[Any, int | None, int, dict[str, Any]] | None = None
         self._evaluation: dict[str, Any] = {}
         self._seen: set[str] = set()
@@ -41,33 +46,44 @@ class Rows:
     def note_learning_rates(self, trainer: Any) -> None:
         """Remember the rates that the batch to come trains with."""
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        self._rates_now = self._rates.read(trainer, is_copied=self._is_due(trainer, step))
+        self._rates_now = self._rates.read(trainer, is_copied=self.is_due(trainer, step))
 
-    def note_batch(self, trainer: Any, module: Any) -> None:
-        """Remember that a batch ended; batches that only accumulate gradients are no steps."""
+    def note_batch(self, trainer: Any, module: Any) -> bool:
+        """Remember that a batch ended; return `False` for one that only accumulates gradients: it is no step."""
         loop = trainer.fit_loop.epoch_loop
         if trainer.accumulate_grad_batches != 1 and module.automatic_optimization and loop._should_accumulate():
             self._batch_step = None
-            return
+            return False
         self._batch_step = self.last_step = step = loop._batches_that_stepped
         # Callbacks that stand before this one log the start of the next batch before this row is read.
-        self._held = _step_values(loop._results, is_from_start=True) if self._is_due(trainer, step) else {}
+        self._held = _step_values(loop._results, is_from_start=True) if self.is_due(trainer, step) else {}
+        return True
 
     def flush_batch(self, trainer: Any) -> None:
         """Write the row of the last batch, if it is due."""
         step, self._batch_step = self._batch_step, None
         if step is None:
             return
-        if not self._is_due(trainer, step):
+        beside, self.beside = self.beside, {}
+        if not self.is_due(trainer, step):
             if not self._seen and self._interval(trainer):  # the first row may never come
                 self._note_tail(trainer, step)
             return
         values = {**_step_values(trainer.fit_loop.epoch_loop._results), **self._held}
+        if not self._repeats:
+            values, self._written = self._logged_since(values), values
         self._seen.update(values, self._rates_now)
-        self._write(values, step, _axes(trainer), self._rates_now)
+        times = self._clock.take_row()
+        beside = {**self._rates_now, **beside, **times} if beside or times else self._rates_now
+        self._write(values, step, _axes(trainer), beside)
         self._tail = None
 
-    def _is_due(self, trainer: Any, step: int) -> bool:
+    def _logged_since(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was logged since the last row: each `self.log` leaves a tensor of its own."""
+        return {name: value for name, value in values.items() if self._written.get(name) is not value}
+
+    def is_due(self, trainer: Any, step: int) -> bool:
+        """Return whether the metrics of a step are kept."""
         every = self._interval(trainer)
         return every > 0 and ((step + 1) % every == 0 or trainer.should_stop)
 
@@ -83,17 +99,17 @@ class Rows:
         if self.last_step >= 0:  # the results are emptied after this hook
             self._note_tail(trainer, self.last_step)
         before = dict(trainer._logger_connector._logged_metrics)
-        self._epoch = (before, loop._batches_that_stepped - 1, _axes(trainer))
+        self._epoch = (before, loop._batches_that_stepped - 1, _axes(trainer), self._clock.take_epoch())
 
     def flush_epoch(self, trainer: Any) -> None:
         """Write the row of the last epoch."""
         if self._epoch is None:
             return
-        (before, step, axes), self._epoch = self._epoch, None
+        (before, step, axes, times), self._epoch = self._epoch, None
         now = trainer._logger_connector._logged_metrics
         # Lightning puts new tensor objects there, for equal values too.
         values = {name: value for name, value in now.items() if before.get(name) is not value}
-        self._write(values, step, axes)
+        self._write(values, step, axes, times)
 
     def flush_all(self, trainer: Any) -> None:
         """Write what is still due when training ends, and the last value of step metrics that never came due."""
@@ -148,7 +164,7 @@ class Rows:
         self._write(values, trainer.fit_loop.epoch_loop._batches_that_stepped, _axes(trainer))
 
     def _write(
-        self, values: Mapping[str, Any], step: int, axes: Mapping[str, int], rates: Mapping[str, Any] | None = None
+        self, values: Mapping[str, Any], step: int, axes: Mapping[str, int], beside: Mapping[str, Any] | None = None
     ) -> None:
         row: dict[str, Any] = {}
         if values:
@@ -157,8 +173,9 @@ class Rows:
                 step = int(row.pop("step"))
                 if "epoch" not in values:
                     del row["epoch"]
-        for name, rate in (rates or {}).items():
-            row.setdefault(name, number(rate))
+        for name, value in (beside or {}).items():
+            if name not in row:
+                row[name] = value if value.__class__ is float else number(value)
         if row:
             self.run.log(row, step=step)
 
@@ -189,9 +206,14 @@ def _axes(trainer: Any) -> dict[str, int]:
     return {"epoch": trainer.current_epoch, "trainer/global_step": trainer.global_step}
 
 
-def number(value: Any) -> Any:
-    """Return a tensor as a Python number. On a GPU this waits for it, so only rows that are written come here."""
-    return value.item() if hasattr(value, "item") else value
+def number(value: Any, *, is_waiting: bool = False) -> Any:
+    """Return a tensor as a Python number; one on a GPU as it is, which a run takes without waiting for it.
+
+    With `is_waiting` that one is waited for: only where no step of the training can be held up.
+    """
+    if hasattr(value, "item") and (is_waiting or not getattr(value, "is_cuda", False)):
+        return value.item()
+    return value
 
 
 class _LearningRates:

@@ -169,13 +169,19 @@ def _public_results(estimator: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def iterations(estimator: Any) -> float | None:
-    """Return how many iterations the fit took: the most, where several problems were solved."""
-    values = getattr(estimator, "n_iter_", None)
-    if values is None:
-        return None
-    numbers = _numbers(np.ravel(values))
-    return max(numbers) if numbers else None
+def progress(fitted: Any) -> dict[str, float]:
+    """Return the numbers that tell how a fit went: `n_iter` (the most, of several problems), `loss`, `oob_score` …"""
+    learner = innermost(fitted)
+    found: dict[str, float] = {}
+    for name in ("oob_score", "inertia", "loss"):
+        value = getattr(learner, f"{name}_", None)
+        if isinstance(value, int | float):
+            found[name] = float(value)
+    n_iter = getattr(learner, "n_iter_", None)
+    numbers = _numbers(np.ravel(n_iter)) if n_iter is not None else None
+    if numbers:
+        found["n_iter"] = max(numbers)
+    return found
 
 
 def importances(fitted: Any, X: Any) -> tuple[str, dict[str, float]] | None:

@@ -21,11 +21,13 @@ class Scores:
     Attributes:
         values: Score by name; what could be computed.
         missing: Why a score is missing, by name.
+        predictions: What the estimator was asked for on the way, by method.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
         self.missing: dict[str, str] = {}
+        self.predictions: dict[str, Any] = {}
 
     def add(self, name: str, compute: Callable[[], Any]) -> None:
         """Add one score; an error costs only this one."""
@@ -42,8 +44,8 @@ class Scores:
     def predict(self, estimator: Any, method: str, X: Any) -> Any:
         """Return predictions, or `None` and the reason in `missing`."""
         with self._kept(method):
-            return getattr(estimator, method)(X)
-        return None
+            self.predictions[method] = getattr(estimator, method)(X)
+        return self.predictions.get(method)
 
 
 def kind_of(estimator: Any) -> str | None:
@@ -90,14 +92,21 @@ def score(
 
 def _custom(scores: Scores, estimator: Any, X: Any, y: Any, sample_weight: Any, scoring: Scoring) -> None:
     more = {} if sample_weight is None else {"sample_weight": sample_weight}
-    if isinstance(scoring, Mapping):
-        named = dict(scoring)
-    elif isinstance(scoring, str) or callable(scoring):
-        named = {scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score"): scoring}
-    else:
-        named = {str(name): name for name in scoring or ()}
-    for name, one in named.items():
+    for name, one in _by_name(scoring).items():
         scores.add(name, lambda one=one: metrics.get_scorer(one)(estimator, X, y, **more))  # type: ignore[misc]
+
+
+def first_scorer(scoring: Scoring) -> Any:
+    """Return the first of the scorers, `None` where none is given."""
+    return next(iter(_by_name(scoring).values()), None)
+
+
+def _by_name(scoring: Scoring) -> dict[str, Any]:
+    if isinstance(scoring, Mapping):
+        return dict(scoring)
+    if isinstance(scoring, str) or callable(scoring):
+        return {scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score"): scoring}
+    return {str(name): name for name in scoring or ()}
 
 
 def _classification(scores: Scores, estimator: Any, X: Any, y: Any, weight: Any) -> None:
@@ -127,10 +136,10 @@ def _classification(scores: Scores, estimator: Any, X: Any, y: Any, weight: Any)
             return
         scores.add("log_loss", lambda: metrics.log_loss(y, probabilities, labels=classes, sample_weight=weight))
         decision = probabilities[:, 1] if is_binary else probabilities
-    elif hasattr(estimator, "decision_function") and is_binary:
+    elif hasattr(estimator, "decision_function"):
         decision = scores.predict(estimator, "decision_function", X)
-        if decision is None:
-            return
+        if decision is None or not is_binary:
+            return  # of several classes it is not on one scale
     else:
         return
     if is_binary:

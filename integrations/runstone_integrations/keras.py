@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec
 
-import numpy as np
-
 import runstone
-from runstone_integrations._checkpoint_files import CheckpointFile, CheckpointFiles, Signature
-from runstone_integrations._shared import clean_params, open_own_run, run_of_user
+from runstone_integrations._keras_files import Files
+from runstone_integrations._keras_hooks import QuietHooks
+from runstone_integrations._keras_model import describe_model, is_on_jax, iterations, learning_rate
+from runstone_integrations._keras_resume import earlier_fits, last_step, next_step
+from runstone_integrations._keras_values import is_on_gpu, scalar
+from runstone_integrations._pytorch_ranks import Ranks, rank_and_size
+from runstone_integrations._shared import open_own_run, run_of_user
 from runstone_integrations._step_axis import StepAxis, whole_number
 
 __all__ = ["TrackingCallback"]
@@ -41,7 +42,7 @@ def _hook(
     return guarded
 
 
-class TrackingCallback:
+class TrackingCallback(QuietHooks):
     """Callback that records a Keras training as a run.
 
     ```python
@@ -52,6 +53,9 @@ class TrackingCallback:
     epoch have Keras's own names, with `learning_rate`, `epoch` and `epoch_s` beside them, and stand at its last
     batch; metrics of a batch are named `batch/<name>`, those of `model.evaluate` `evaluate/<name>`. A loop that
     reports no batches counts epochs.
+
+    In a distributed job of torch or JAX the first process records. Others of torch report what their machine does into
+    the same run.
 
     The run opens with the first hook that has something to record and ends with `on_train_end`; a later `fit` or
     `evaluate` with this callback goes on in the same run. `with TrackingCallback(...) as callback:` keeps it open
@@ -116,8 +120,7 @@ class TrackingCallback:
         self._on_error = on_error
         self._every_n = whole_number(log_every_n_batches) or 0
         self._log_model = log_model
-        self._checkpoints = [CheckpointFiles(source) for source in _as_list(checkpoints)]
-        self._logged_files: dict[str, Signature] = {}
+        self._files = Files(checkpoints)
         self._run = run
         self._is_owner = run is None
         self._is_adopted = False
@@ -131,13 +134,15 @@ class TrackingCallback:
         self._is_in_fit = False
         self._is_in_epoch = False
         self._is_apart = False
+        self._ranks: Ranks | None = None  # of the fit that is going on
+        self._is_stopping = False
         self._epoch: int | None = None
         self._epoch_began_s: float | None = None
-        self._epoch_logs: dict[str, float] = {}
-        self._validation_logs: dict[str, float] = {}
+        self._epoch_logs: dict[str, Any] = {}
+        self._validation_logs: dict[str, Any] = {}
         self._last_batch_logged = -1
+        self._last_batch_number: int | None = None
         self._last_evaluation = -1
-        self._summary_hash: int | None = None
 
     # --- for the user ---------------------------------------------------------------------------------------
 
@@ -148,7 +153,12 @@ class TrackingCallback:
 
     @property
     def should_stop(self) -> bool:
-        """Whether somebody asked the run to stop; `keras.Model.fit` is stopped by the callback itself."""
+        """Whether somebody asked the run to stop; `keras.Model.fit` is stopped by the callback itself.
+
+        In a distributed job it becomes true on all ranks at once, at the end of the epoch after the request.
+        """
+        if rank_and_size()[1] > 1:
+            return self._is_stopping
         return self._run is not None and self._run.should_stop
 
     def __enter__(self) -> TrackingCallback:
@@ -188,7 +198,8 @@ class TrackingCallback:
         """Open the run, or go on in it, and record what is to be trained and how."""
         self._could_not_open = False
         self._is_apart = False
-        self._is_in_fit = False  # an earlier fit that an exception ended never said so
+        self._leave_fit()  # an earlier one that an exception ended never said so
+        self._is_stopping = False
         self._fit_run()
 
     @_hook
@@ -227,13 +238,15 @@ class TrackingCallback:
             return
         if not self._is_axis_placed:
             self._place_axis(run)
+        if self._last_batch_number is not None and (whole_number(batch) or 0) > self._last_batch_number:
+            batch = self._last_batch_number
         step = self._axis.end_batch(batch)
         if self._every_n and self._is_due(step):
             self._last_batch_logged = step
             row = {f"batch/{name}": value for name, value in self._scalars(logs).items()}
             # On JAX the optimizer's own variables are stale within an epoch.
-            if row and not hasattr(self.model, "jax_state_sync"):
-                rate = _learning_rate(self.model)
+            if row and not is_on_jax(self.model):
+                rate = learning_rate(self.model)
                 if rate is not None:
                     row["batch/learning_rate"] = rate
             run.log(row, step=step)
@@ -245,6 +258,7 @@ class TrackingCallback:
         """Record the epoch."""
         run = self._fit_run()
         if run is None:
+            self._obey_rank_0(epoch)
             return
         self._place_axis(run)
         if not self._is_in_epoch:
@@ -255,10 +269,10 @@ class TrackingCallback:
         for name, value in self._validation_logs.items():
             row.setdefault(name, value)  # a hand-written loop may report them in on_test_end only
         self._validation_logs = {}
-        self._epoch_logs = dict(row)
+        self._epoch_logs = {name: value for name, value in row.items() if not is_on_gpu(value)}  # scores of checkpoints
         rate = row.get("learning_rate")
         if rate is None:
-            rate = _learning_rate(self.model)
+            rate = learning_rate(self.model)
         if rate is not None:
             row["learning_rate"] = rate
         row["epoch"] = self._epoch if self._epoch is not None else step
@@ -293,7 +307,7 @@ class TrackingCallback:
             return
         step = self._axis.last_step
         if run.is_resumed and not self._is_axis_placed:
-            step = _last_step(run)
+            step = last_step(run)
         self._last_evaluation = max(step, self._last_evaluation + 1)  # two evaluations of one model are two points
         run.log({f"evaluate/{name}": value for name, value in row.items()}, step=self._last_evaluation)
         if not self._is_in_fit:
@@ -307,33 +321,12 @@ class TrackingCallback:
         """Old name of `on_train_batch_end`."""
         self.on_train_batch_end(batch, logs)
 
-    # --- hooks that must exist for `fit`, `evaluate` and `predict` to run -----------------------------------
-
-    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
-    def on_test_batch_begin(self, batch: Any, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
-    def on_test_batch_end(self, batch: Any, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
-    def on_predict_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
-    def on_predict_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
-    def on_predict_batch_begin(self, batch: Any, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
-    def on_predict_batch_end(self, batch: Any, logs: Mapping[str, Any] | None = None) -> None:
-        """Nothing to record."""
-
     # --- opening and ending ---------------------------------------------------------------------------------
 
     def _open(self) -> runstone.Run | None:
-        """Return the run, opening or joining it where that is needed; `None` where that failed before."""
+        """Return the run, opening or joining it where needed; `None` on ranks but 0, and where that failed before."""
+        if rank_and_size()[0] > 0:
+            return None
         run = self._run
         if run is not None:
             if run.is_finished and (self._is_owner or self._is_adopted):
@@ -360,29 +353,39 @@ class TrackingCallback:
     def _fit_run(self) -> runstone.Run | None:
         """Return the run of the fit that is going on, which begins here if the loop did not say so."""
         if self._is_in_fit:
-            return self._run
+            if self._ranks is None or self._ranks.rank == 0:
+                return self._run
+            self._ranks.look()
+            return None
         run = self._open()
         if run is not None:
             self._begin_fit(run)
+        elif rank_and_size()[0] > 0:
+            self._is_in_fit, self._epoch, self._ranks = True, None, Ranks()
+            self._ranks.look()
         return run
 
     def _begin_fit(self, run: runstone.Run) -> None:
         self._is_in_fit = True
         self._is_in_epoch = False
         self._epoch = None
+        with self._guarded():
+            self._ranks = Ranks()
+            self._ranks.invite(run)
         if not self._fits:
             with self._guarded():
-                self._fits = _earlier_fits(run)
+                self._fits = earlier_fits(run)
+        self._last_batch_number = self._find_last_batch_number()
         fit: dict[str, Any] = {"first_step": None, "first_epoch": None, "last_step": None, "last_epoch": None}
         fit["epochs"] = self.params.get("epochs")
         fit["steps_per_epoch"] = self.params.get("steps")
         fit["ended_by"] = None
         self._fits.append(fit)
         with self._guarded():
-            described = _describe_model(self.model)
+            described = describe_model(self.model)
             run.log_params({"keras": {**described, "fits": self._fits}})
         with self._guarded():
-            self._log_architecture(run)
+            self._files.log_architecture(run, self.model)
         self._obey(run)
 
     def _place_axis(self, run: runstone.Run) -> None:
@@ -394,12 +397,12 @@ class TrackingCallback:
         if not self._is_axis_placed:
             self._is_axis_placed = True
             if run.is_resumed:
-                self._axis.next_step = _next_step(run, self._fits, self.model, self._epoch)
+                self._axis.next_step = next_step(run, self._fits, self.model, self._epoch)
                 run.rewind(self._axis.next_step)
         if self._is_in_fit and fit.get("first_step") is None:
             fit["first_step"] = self._axis.next_step
             fit["first_epoch"] = self._epoch
-            fit["first_iteration"] = _iterations(self.model)
+            fit["first_iteration"] = iterations(self.model)
             run.log_params({"keras": {"fits": self._fits}})
 
     def _why_fit_ended(self) -> str:
@@ -409,22 +412,47 @@ class TrackingCallback:
 
     def _end_fit(self, *, ended_by: str) -> None:
         """Record how the fit ended and keep its files."""
-        self._is_in_fit = False
+        is_other_rank = self._ranks is not None and self._ranks.rank > 0
+        self._leave_fit()
         run = self._run
-        if run is None or run.is_finished:
+        if run is None or run.is_finished or is_other_rank:
             return
         self._fits[-1]["ended_by"] = ended_by
         with self._guarded():
             run.log_params({"keras": {"fits": self._fits}})
         with self._guarded():
             self._scan_checkpoints()
-            self._log_checkpoints(run)
+            self._files.log_checkpoints(run)
         if self._log_model and ended_by != "exception":
             with self._guarded():
-                self._save_model(run)
+                self._files.log_model(run, self.model, step=self._axis.last_step, epoch=self._epoch)
+
+    def _leave_fit(self) -> None:
+        self._is_in_fit = False
+        if self._ranks is not None:
+            self._ranks.end()
+            self._ranks = None
 
     def _obey(self, run: runstone.Run) -> None:
-        if run.should_stop and self.model is not None:
+        """Stop where the run is asked to: at once, or in a distributed job where all ranks can."""
+        if not run.should_stop:
+            return
+        if self._ranks is not None and self._ranks.size > 1:
+            # Others may have looked for this epoch already; to stop alone would leave them waiting in a collective.
+            epoch = self._epoch if self._epoch is not None else -1
+            self._ranks.stop_after(epoch + 1)
+            if self._is_in_epoch or not self._ranks.is_last(epoch):
+                return
+        self._stop()
+
+    def _obey_rank_0(self, epoch: Any) -> None:
+        self._epoch = self._number_of_epoch(epoch)
+        if self._ranks is not None and self._ranks.is_last(self._epoch):
+            self._stop()
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        if self.model is not None:
             with contextlib.suppress(AttributeError):  # a hand-written loop's model may take no new attributes
                 self.model.stop_training = True
 
@@ -436,62 +464,36 @@ class TrackingCallback:
         is_nth = (step + 1) // self._every_n > max(0, step + 1 - width) // self._every_n
         return is_nth and step != self._last_batch_logged  # both names of a hook may be called
 
-    def _scalars(self, logs: Mapping[str, Any] | None) -> dict[str, float]:
-        row: dict[str, float] = {}
+    def _find_last_batch_number(self) -> int | None:
+        """Return the number of an epoch's last batch where Keras may name a later one: that of a whole execution."""
+        steps = whole_number(self.params.get("steps"))
+        is_rounded = (whole_number(getattr(self.model, "steps_per_execution", 1)) or 1) > 1
+        return steps - 1 if steps is not None and is_rounded else None
+
+    def _scalars(self, logs: Mapping[str, Any] | None) -> dict[str, Any]:
+        row: dict[str, Any] = {}
         for name, value in (logs or {}).items():
             try:
-                row[str(name)] = _scalar(value)
+                row[str(name)] = scalar(value)
             except Exception as error:  # foreign tensors raise what they like; the other metrics are kept
                 self._handle(TypeError(f"metric {name!r} is not one number: {type(value).__name__} ({error})"))
         return row
 
-    def _take_validation(self, row: Mapping[str, float]) -> None:
+    def _take_validation(self, row: Mapping[str, Any]) -> None:
         named = {name if name.startswith("val_") else f"val_{name}": value for name, value in row.items()}
         if self._is_in_epoch:
             self._validation_logs = named
         elif self._run is not None:
             self._run.log(named, step=self._axis.last_step)
 
+    def _scan_checkpoints(self) -> None:
+        self._files.scan(epoch=self._epoch, step=self._axis.last_step, logs=self._epoch_logs)
+
     def _number_of_epoch(self, epoch: Any) -> int:
         number = whole_number(epoch)
         if number is not None:
             return number
         return 0 if self._epoch is None else self._epoch + 1
-
-    # --- files ----------------------------------------------------------------------------------------------
-
-    def _scan_checkpoints(self) -> None:
-        for files in self._checkpoints:
-            files.scan(epoch=self._epoch, step=self._axis.last_step, logs=self._epoch_logs)
-
-    def _log_checkpoints(self, run: runstone.Run) -> None:
-        for number, files in enumerate(self._checkpoints):
-            folder = "checkpoints" if number == 0 else f"checkpoints-{number + 1}"
-            for file in files.best_and_last():
-                name = f"{folder}/{file.role}{''.join(_suffixes(file.path))}"
-                if self._logged_files.get(name) != file.signature:
-                    run.log_artifact(file.path, name=name, metadata=_checkpoint_metadata(file))
-                    self._logged_files[name] = file.signature
-
-    def _save_model(self, run: runstone.Run) -> None:
-        with tempfile.TemporaryDirectory(prefix="runstone-") as folder:
-            path = Path(folder, "model.keras")
-            self.model.save(path)
-            run.log_artifact(path, metadata={"step": self._axis.last_step, "epoch": self._epoch})
-
-    def _log_architecture(self, run: runstone.Run) -> None:
-        summary = _summary(self.model)
-        if summary is None or hash(summary) == self._summary_hash:
-            return
-        self._summary_hash = hash(summary)
-        with tempfile.TemporaryDirectory(prefix="runstone-") as folder:
-            path = Path(folder, "summary.txt")
-            path.write_text(summary, encoding="utf-8")
-            run.log_artifact(path, name="model/summary.txt")
-            with contextlib.suppress(Exception):  # a subclassed model need not have a config
-                path = Path(folder, "config.json")
-                path.write_text(self.model.to_json(), encoding="utf-8")
-                run.log_artifact(path, name="model/config.json")
 
     # --- errors and copies ----------------------------------------------------------------------------------
 
@@ -518,174 +520,9 @@ class TrackingCallback:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the model behind; a copy of an open callback writes to the same run and does not end it."""
-        state = {**self.__dict__, "model": None}
+        state = {**self.__dict__, "model": None, "_ranks": None}
         if self._run is None or not self._is_owner:
             return state
         if self._run.is_finished:  # opened again only when the copy has something to record
             return {**state, "_run": None, "_start": {"run_id": self._run.id, "workspace": self._start["workspace"]}}
         return {**state, "_is_owner": False}
-
-
-def _as_list(sources: Any) -> list[Any]:
-    if sources is None:
-        return []
-    return list(sources) if isinstance(sources, list | tuple | set | frozenset) else [sources]
-
-
-def _scalar(value: Any) -> float:
-    """Return a Python number for a number, a NumPy or tensor scalar, or an array of one element."""
-    if value.__class__ in (float, int, bool):
-        return value
-    item = getattr(value, "item", None)
-    number = item() if callable(item) else value
-    if isinstance(number, bool | int | float):
-        return number
-    return float(number)
-
-
-def _learning_rate(model: Any) -> float | None:
-    """Return the rate now in force, that of a schedule included; `None` where the model has no such thing."""
-    optimizer = getattr(model, "optimizer", None)
-    rate = getattr(optimizer, "learning_rate", None)
-    if rate is None:
-        return None
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()  # within a fit on JAX the optimizer's variables live elsewhere
-    try:
-        return float(rate)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _iterations(model: Any) -> int | None:
-    """Return how many steps the optimizer has made, over all fits and restores."""
-    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-    if iterations is None:
-        return None
-    try:
-        return int(iterations)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _earlier_fits(run: runstone.Run) -> list[dict[str, Any]]:
-    if not run.is_resumed:
-        return []
-    described = run.read().params.get("keras")
-    fits = described.get("fits") if isinstance(described, dict) else None
-    return [dict(fit) for fit in fits if isinstance(fit, dict)] if isinstance(fits, list) else []
-
-
-def _next_step(run: runstone.Run, fits: list[dict[str, Any]], model: Any, epoch: int | None) -> int:
-    """Return the step at which a continued run goes on: where the weights are, or the epoch; else after the last."""
-    first = next((fit["first_iteration"] for fit in fits if fit.get("first_iteration") is not None), None)
-    iterations = _iterations(model)
-    if iterations is not None and first is not None and iterations > first:
-        return iterations - int(first)
-    if epoch is None:
-        return _last_step(run) + 1
-    with contextlib.suppress(runstone.MetricNotFound):
-        epochs = run.read().series("epoch")
-        (before,) = np.nonzero(epochs.value == epoch - 1)
-        if len(before):
-            return int(epochs.step[before[-1]]) + 1
-    return 0
-
-
-def _last_step(run: runstone.Run) -> int:
-    """Return the last step that the run trained, -1 where it did not."""
-    metrics = run.read().metrics
-    return max((metric.last_step for name, metric in metrics.items() if not name.startswith("evaluate/")), default=-1)
-
-
-def _describe_model(model: Any) -> dict[str, Any]:
-    """Return what is to be trained, and with what, as params. Any part may be missing."""
-    if model is None:
-        return {}
-    described: dict[str, Any] = {"model": _describe_layers(model)}
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None:
-        described["optimizer"] = _describe_optimizer(optimizer)
-    for what in ("loss", "steps_per_execution"):
-        value = getattr(model, what, None)
-        if value is not None:
-            described[what] = _plain(value)
-    keras = sys.modules.get("keras")  # only what the user has imported
-    if keras is not None and _is_keras(model):
-        described["version"] = getattr(keras, "__version__", None)
-        with contextlib.suppress(AttributeError):
-            described["backend"] = keras.backend.backend()
-    return described
-
-
-def _is_keras(model: Any) -> bool:
-    return any(kind.__module__.partition(".")[0] == "keras" for kind in type(model).__mro__)
-
-
-def _describe_layers(model: Any) -> dict[str, Any]:
-    described: dict[str, Any] = {"class": type(model).__name__}
-    name = getattr(model, "name", None)
-    if isinstance(name, str):
-        described["name"] = name
-    layers = getattr(model, "layers", None)
-    if isinstance(layers, list | tuple):
-        described["layers"] = len(layers)
-    policy = getattr(getattr(model, "dtype_policy", None), "name", None)
-    if policy is not None:
-        described["dtype_policy"] = policy
-    with contextlib.suppress(Exception):  # an unbuilt model has no weights to count yet
-        if hasattr(model, "count_params"):
-            described["params_total"] = int(model.count_params())
-            described["params_trainable"] = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-        elif hasattr(model, "parameters"):  # a torch module in a hand-written loop
-            sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-            described["params_total"] = sum(size for size, _ in sizes)
-            described["params_trainable"] = sum(size for size, is_trained in sizes if is_trained)
-    return described
-
-
-def _describe_optimizer(optimizer: Any) -> dict[str, Any]:
-    described: dict[str, Any] = {"class": type(optimizer).__name__}
-    with contextlib.suppress(Exception):  # a hand-made optimizer need not have a config
-        described.update(clean_params(optimizer.get_config()))
-    described.pop("name", None)
-    rate = described.get("learning_rate")
-    # Keras keeps it as float32; 0.001 must not be shown as 0.0010000000474974513.
-    if isinstance(rate, float) and math.isfinite(rate) and float(np.float32(rate)) == rate:
-        described["learning_rate"] = float(str(np.float32(rate)))
-    return described
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON for what `compile` takes: names stay, losses and functions become theirs."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return getattr(value, "__name__", None) or type(value).__name__
-
-
-def _summary(model: Any) -> str | None:
-    if not hasattr(model, "summary") or not getattr(model, "built", False):
-        return None
-    lines: list[str] = []
-    model.summary(print_fn=lambda text, *_, **__: lines.append(str(text)), expand_nested=True)
-    return "\n".join(lines)
-
-
-def _suffixes(path: Path) -> list[str]:
-    """Return the endings that say what a file is, such as `.weights.h5`; not those of `0.97-acc.keras`."""
-    return path.suffixes[-2:] if path.name.endswith(".weights.h5") else path.suffixes[-1:]
-
-
-def _checkpoint_metadata(file: CheckpointFile) -> dict[str, Any]:
-    return {
-        "role": file.role,
-        "path": str(file.path),
-        "epoch": file.epoch,
-        "step": file.step,
-        "monitor": file.monitor,
-        "score": file.score,
-    }

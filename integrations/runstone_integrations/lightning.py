@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
+import multiprocessing
+import multiprocessing.util
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self
 
 import runstone
-from runstone_integrations._lightning_rows import Rows, number
-from runstone_integrations._shared import clean_params, open_own_run, parameter_count, run_of_user, type_name
+from runstone_integrations._lightning_facts import (
+    ending_facts,
+    facts_at_start,
+    facts_of_callbacks,
+    facts_of_optimizers,
+    is_sharded,
+    why_training_ended,
+)
+from runstone_integrations._lightning_files import AfterException, CheckpointArtifacts, CheckpointPolicy
+from runstone_integrations._lightning_gradients import GradientDetail, Gradients
+from runstone_integrations._lightning_model import LayerShapes, layer_table, store_weights
+from runstone_integrations._lightning_rows import Rows
+from runstone_integrations._lightning_timing import StepClock
+from runstone_integrations._shared import clean_params, open_own_run, run_of_user
 
 if TYPE_CHECKING:
     from runstone import Run, Workspace
 
-Checkpoints = Literal["best+last", "all", "none"]
 P = ParamSpec("P")
 
 # What a copy of the callback takes along. The rest belongs to one process; Lightning adds methods of the module to it.
@@ -32,7 +45,14 @@ _COPIED = (
     "_params",
     "_tags",
     "_log_every_n_steps",
+    "_repeats",
     "_checkpoint_policy",
+    "_has_model",
+    "_gradient_detail",
+    "_has_graph",
+    "_count_tokens",
+    "_resume",
+    "_is_autolog",
     "_monitor",
     "_given_run",
     "_is_adopted",
@@ -43,6 +63,7 @@ _COPIED = (
     "_last_step",
     "_loaded",
 )
+_STATE, _AUTOLOG_STATE = "runstone.TrackingCallback", "runstone.TrackingCallback.autolog"
 # What a launcher raises in the process that started the workers; the workers had the run.
 _WORKER_FAILURES = frozenset({"ProcessExitedException", "ProcessRaisedException"})
 
@@ -78,8 +99,17 @@ class TrackingCallback:
         group: What the run belongs to inside the project.
         notes: Free text.
         log_every_n_steps: How often step metrics are kept; default: as the `Trainer` says. 0: only those of epochs.
+        repeat: Keep the last value of a step metric again where it was not logged since, as Lightning's loggers do.
+            `False`: keep each value once.
         checkpoints: Which files of `ModelCheckpoint` become artifacts: `"best+last"`, once, when the fit ends;
-            `"all"`, these and each file when it was saved; `"none"`.
+            `"all"`, these and each file that it keeps, when it was saved (what it deletes is let go); `"none"`.
+        log_model: Store the weights that the fit ends with, without the state of optimizers, as the artifact `model`.
+        log_gradients: Norms of the gradients, at steps that are kept: `"norms"` or `True` (all together, and each param
+            group), `"layers"` (each layer too), `"histograms"` (also a histogram of each layer; waits for a GPU).
+        log_graph: Record a table of all layers as the text `model/layers`, with the shapes of the first batch.
+        count_tokens: Number of tokens in a batch; default: positions of `batch["input_ids"]`, where there are any.
+        resume: What a fit from a checkpoint does: `"continue"` goes on with the run that wrote it, `"fork"` opens one
+            below it.
         monitor: Of several `ModelCheckpoint`, those that monitor this metric; default: all.
         run: A run that you opened and that you end; then `project` to `notes`, `workspace` and `on_error` are its own.
             Default: the run that is open when training starts (`with runstone.start_run(): …`), if there is one.
@@ -87,10 +117,8 @@ class TrackingCallback:
         on_error: `"warn"` (default) or `"raise"`: what happens when something cannot be recorded.
 
     Raises:
-        InvalidValue: `checkpoints` or `log_every_n_steps` is none of the above.
+        InvalidValue: an option is none of the above.
     """
-
-    state_key = "runstone.TrackingCallback"
 
     def __init__(
         self,
@@ -102,21 +130,37 @@ class TrackingCallback:
         group: str | None = None,
         notes: str | None = None,
         log_every_n_steps: int | None = None,
-        checkpoints: Checkpoints = "best+last",
+        repeat: bool = True,
+        checkpoints: CheckpointPolicy = "best+last",
+        log_model: bool = False,
+        log_gradients: bool | GradientDetail = False,
+        log_graph: bool = False,
+        count_tokens: Callable[[Any], int] | None = None,
+        resume: Literal["continue", "fork"] = "continue",
         monitor: str | None = None,
         run: Run | None = None,
         workspace: str | Path | Workspace | None = None,
         on_error: Literal["warn", "raise"] | None = None,
     ) -> None:
-        if checkpoints not in ("best+last", "all", "none"):
-            raise runstone.InvalidValue(f"checkpoints is {checkpoints!r}; it must be 'best+last', 'all' or 'none'")
+        _check("checkpoints", checkpoints, ("best+last", "all", "none"))
+        _check("log_gradients", log_gradients, (False, True, "norms", "layers", "histograms"))
+        _check("resume", resume, ("continue", "fork"))
+        if log_model not in (False, True):
+            raise runstone.InvalidValue(f"log_model is {log_model!r}; use checkpoints='all' to keep each checkpoint")
         if log_every_n_steps is not None and log_every_n_steps < 0:
             raise runstone.InvalidValue(f"log_every_n_steps is {log_every_n_steps}; it must be 0 or more")
         self._identity: dict[str, Any] = {"project": project, "name": name, "group": group, "notes": notes}
         self._params = dict(params or {})
         self._tags = dict(tags or {})
         self._log_every_n_steps = log_every_n_steps
-        self._checkpoint_policy: Checkpoints = checkpoints
+        self._repeats = repeat
+        self._checkpoint_policy: CheckpointPolicy = checkpoints
+        self._has_model = log_model
+        self._gradient_detail: GradientDetail | None = "norms" if log_gradients is True else log_gradients or None
+        self._has_graph = log_graph
+        self._count_tokens = count_tokens
+        self._resume = resume
+        self._is_autolog = False
         self._monitor = monitor
         self._given_run = run
         self._is_adopted = False
@@ -131,12 +175,16 @@ class TrackingCallback:
     def _start_afresh(self) -> None:
         self._run: Run | None = None
         self._rows: Rows | None = None  # while a stage is being recorded by this process
-        self._files: _CheckpointFiles | None = None
+        self._clock: StepClock | None = None
+        self._files: CheckpointArtifacts | None = None
+        self._gradients: Gradients | None = None
+        self._shapes: LayerShapes | None = None
         self._peer: tuple[str, str] | None = None  # run id and workspace, where rank 0 records
         self._reports: runstone.RankReports | None = None  # of a rank other than 0
         self._trainer: weakref.ref[Any] | None = None
         self._has_failed = False
-        self._sigterm_handler: Any = None
+        self._take_sigterm_back: Callable[[], None] = _nothing
+        self._end_later: Callable[[], None] | None = None  # while others still save files of an exception
         self._is_shared = False  # whether all ranks know of the run and agree on when to stop
         self._is_rewind_due = False
         self._reported: set[tuple[str, str]] = set()
@@ -150,12 +198,24 @@ class TrackingCallback:
         self.__dict__.update(state)
         self._start_afresh()
 
+    @classmethod
+    def for_autolog(cls) -> Self:
+        """Return the callback of a `Trainer` that was given none; beside one that was given it does nothing."""
+        made = cls()
+        made._is_autolog = True
+        return made
+
     @property
     def run(self) -> Run | None:
         """The run recorded now or last; `None` before the first stage, and on ranks other than 0."""
         return self._run if self._run is not None else self._given_run
 
     # ------------------------------------------------------------------ state in checkpoints
+
+    @property
+    def state_key(self) -> str:
+        """Name of its state in checkpoints; two stateful callbacks with one name are an error in Lightning."""
+        return _AUTOLOG_STATE if self._is_autolog else _STATE
 
     @property
     def _legacy_state_key(self) -> type[TrackingCallback]:
@@ -170,6 +230,12 @@ class TrackingCallback:
         self._loaded = dict(state_dict)
 
     @_hook
+    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take the state that the other kind of this callback, explicit or by autolog, has left."""
+        states = checkpoint.get("callbacks") or {}
+        self._loaded = dict(states.get(_STATE) or states.get(_AUTOLOG_STATE) or {})
+
+    @_hook
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Note that a file is about to be written; its path is known at the next hook."""
         if self._files is not None:
@@ -181,6 +247,7 @@ class TrackingCallback:
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         """Forget what another trainer did. The run is not opened here: tuning calls this hook too."""
         self._loaded = {}
+        self._finish_ending()
         self._leave_sigterm_to_lightning()
         is_other_trainer = self._trainer is not None and self._trainer() is not trainer
         if is_other_trainer and trainer.state.fn.value == "fit" and not trainer.fast_dev_run:
@@ -204,26 +271,38 @@ class TrackingCallback:
             return
         facts: dict[str, Any] = {"trainer": {"num_training_batches": trainer.num_training_batches}}
         if not self._is_rewind_due:  # a resumed optimizer is in the middle of its schedule
-            facts["optimizers"] = [_optimizer_facts(optimizer) for optimizer in trainer.optimizers]
-            facts["schedulers"] = [
-                {"class": type_name(config.scheduler), "interval": config.interval, "frequency": config.frequency}
-                for config in trainer.lr_scheduler_configs
-            ]
+            facts |= facts_of_optimizers(trainer)
         self._run.log_params({"lightning": clean_params(facts)})
+        if self._gradient_detail is not None and is_sharded(trainer):
+            self._warn(f"log_gradients is left out: {type(trainer.strategy).__name__} leaves no rank whole gradients")
+        elif self._gradient_detail is not None:
+            self._gradients = Gradients(self._gradient_detail, self._log_histogram)
+        if self._has_graph:
+            self._shapes = LayerShapes()
+            self._shapes.watch(module)
 
     @_hook
     def on_fit_end(self, trainer: Any, module: Any) -> None:
-        """Keep the checkpoints that training left."""
+        """Keep the checkpoints and weights that training left, and what its callbacks came to."""
+        if self._run is None or self._rows is None:
+            return
         if self._files is not None:
             self._files.store(trainer)
+        _record_end(self._run, why_training_ended(trainer, self._run.stop_reason, self._last_step))
+        self._run.log_params({"lightning": clean_params(facts_of_callbacks(trainer))})
+        if self._has_model and is_sharded(trainer):
+            self._warn(f"log_model is left out: {type(trainer.strategy).__name__} leaves no rank whole weights")
+        elif self._has_model:
+            weights = trainer.strategy.lightning_module_state_dict()
+            store_weights(self._run, module, weights, step=self._last_step, epoch=trainer.current_epoch)
 
     @_hook
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
         """End the run; a later stage of the same trainer continues it."""
         self._take_sigterm_back()
         run, rows = self._run, self._rows
-        self._rows = self._files = self._peer = None
-        self._is_shared = False
+        self._leave_stage()
+        self._peer = None
         if self._reports is not None:
             self._reports.stop()
         if run is not None and rows is not None and run is not self._given_run:
@@ -233,33 +312,62 @@ class TrackingCallback:
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         """Record why training ended, with what it had logged until then."""
         self._take_sigterm_back()
-        if self._reports is not None:
-            self._reports.stop()
         if self._peer is not None:
             self._report_failure_of_other_rank(exception)
+        if self._reports is not None:
+            self._reports.stop()
             return
         if self._rows is None:
             if not self._is_failure_before_start(trainer, exception):
                 return
             self._open(trainer, str(trainer.state.fn.value), is_collective=False)
         run, rows, files = self._run, self._rows, self._files
-        self._rows = self._files = None
-        self._is_shared = False
+        self._leave_stage()
         if run is None or rows is None:
             return
         status = _status_of(exception)
+        self._end_later = functools.partial(self._end, run, exception, status)
         try:
             rows.flush_all(trainer)
+            _record_end(run, ending_facts(type(exception).__name__, trainer, self._last_step))
             if files is not None and type(exception).__name__ != "SIGTERMException":  # there the time is short
                 files.store(trainer)
+                files.note_save(trainer, self._last_step)
+                if files.expects_file_of_exception(trainer):
+                    run.fail(exception)  # in case that no hook comes any more
+                    AfterException(trainer, functools.partial(self._keep_file_of_exception, trainer, files))
+                    return
+        except BaseException:
+            self._finish_ending()
+            raise
+        self._finish_ending()
+
+    def _keep_file_of_exception(self, trainer: Any, files: CheckpointArtifacts) -> None:
+        try:
+            files.store(trainer)
+            files.store_file_of_exception(trainer)
+        except Exception as error:
+            self._report("on_exception", error)
         finally:
-            if status is not None:  # Lightning turns these into an exit: a `with run:` outside could not tell
-                run.finish(status)
-            else:
-                self._has_failed = True
-                run.fail(exception)
-                if run is not self._given_run:
-                    run.finish("failed")
+            self._finish_ending()
+
+    def _finish_ending(self) -> None:
+        end, self._end_later = self._end_later, None
+        if end is not None:
+            end()
+
+    def _end(self, run: Run, exception: BaseException, status: Literal["stopped", "pruned"] | None) -> None:
+        if status is not None:  # Lightning turns these into an exit: a `with run:` outside could not tell
+            run.finish(status)
+            return
+        self._has_failed = True
+        run.fail(exception)
+        if run is not self._given_run:
+            run.finish("failed")
+
+    def _leave_stage(self) -> None:
+        self._rows = self._files = self._clock = self._gradients = self._shapes = None
+        self._is_shared = False
 
     def _leave_sigterm_to_lightning(self) -> None:
         """Take the handler of open runs away for a stage.
@@ -267,16 +375,14 @@ class TrackingCallback:
         Lightning would call it beside its own, and it ends the process at once; left alone, Lightning ends the batch,
         calls `on_exception` and lets callbacks save. Lightning takes over the signal between `setup` and training.
         """
-        handler = signal.getsignal(signal.SIGTERM)
-        if str(getattr(handler, "__module__", "")).startswith("runstone."):
-            with contextlib.suppress(ValueError):  # only the main thread may
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                self._sigterm_handler = handler
+        take_back, hand_back = self._take_sigterm_back, runstone.hand_over_sigterm()
 
-    def _take_sigterm_back(self) -> None:
-        handler, self._sigterm_handler = self._sigterm_handler, None
-        if handler is not None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, handler)
+        def both() -> None:
+            self._take_sigterm_back = _nothing
+            hand_back()
+            take_back()
+
+        self._take_sigterm_back = both
 
     def _is_failure_before_start(self, trainer: Any, exception: BaseException) -> bool:
         return (
@@ -289,7 +395,7 @@ class TrackingCallback:
 
     def _open(self, trainer: Any, stage: str, *, is_collective: bool = True) -> None:
         """Start, or join, the run of this stage on rank 0, and tell the other ranks which one it is."""
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run or (self._is_autolog and _has_explicit(trainer)):
             return
         is_resuming = stage == "fit" and bool(self._loaded or trainer.ckpt_path)
         where: tuple[str, str] | None = None
@@ -309,15 +415,19 @@ class TrackingCallback:
                 self._peer = None if trainer.is_global_zero else where
         if invitation is not None and not trainer.is_global_zero:
             self._report_rank(trainer, stage, invitation)
+        if multiprocessing.parent_process() is not None:
+            self._end_with_worker()
         if run is None:
             return
         self._run, self._run_id, self._run_project, self._has_failed = run, run.id, run.project, False
         if stage == "fit":  # the first run of a process has just installed it
             self._leave_sigterm_to_lightning()
         self._trainer = weakref.ref(trainer)
-        self._rows = Rows(run, self._log_every_n_steps)
+        device = getattr(trainer.strategy, "root_device", None)
+        self._clock = StepClock(world_size=trainer.world_size, count_tokens=self._count_tokens, device=device)
+        self._rows = Rows(run, self._log_every_n_steps, self._clock, repeats=self._repeats)
         if stage == "fit" and self._checkpoint_policy != "none":
-            self._files = _CheckpointFiles(run, self._checkpoint_policy, self._monitor)
+            self._files = CheckpointArtifacts(run, self._checkpoint_policy, self._monitor)
         self._is_rewind_due = is_resuming and run.is_resumed
 
     def _report_rank(self, trainer: Any, stage: str, invitation: Any) -> None:
@@ -353,10 +463,10 @@ class TrackingCallback:
         wrote = self._loaded.get("run_id")
         # In a trial the first run of the process is the trial's, wherever its weights come from.
         if wrote and not (run_id is None and runstone.trial_params()):
-            if stage == "fit":
+            if stage == "fit" and self._resume == "continue":
                 run_id, project = wrote, self._loaded.get("project") or None
-            elif run_id is None:
-                parent = wrote
+            elif run_id is None or (stage == "fit" and run_id == wrote):
+                run_id, parent = None, wrote
         is_new_attempt = is_resuming or (stage == "fit" and self._has_failed)
         if self._run is not None and self._run.id == run_id and not is_new_attempt:
             self._run.reopen()
@@ -377,12 +487,41 @@ class TrackingCallback:
             return
         run_id, workspace = peer
         if runstone.open_workspace(workspace).run(run_id).status.is_ended:
-            return  # rank 0 has told why; what other ranks see after that is only its echo
+            if self._reports is not None:  # rank 0 has told why; what other ranks see after that may be only its echo
+                self._reports.keep_error(exception)
+            return
         run = runstone.start_run(
             run_id=run_id, workspace=workspace, resume=True, environment=False, system_metrics=False
         )
         run.fail(exception)
         run.finish("failed")
+
+    def _end_with_worker(self) -> None:
+        """See to it that a worker which Lightning has spawned or forked tells how it ended.
+
+        Lightning calls `on_exception` in the process that started the workers, which knows of no run.
+        """
+        callback = weakref.ref(self)
+
+        def end() -> None:
+            tracking = callback()
+            if tracking is not None:
+                tracking._end_in_worker(_first_cause(sys.exception()))
+
+        multiprocessing.util.Finalize(None, end, exitpriority=100)
+
+    @_hook
+    def _end_in_worker(self, error: BaseException | None) -> None:
+        run, rows, peer = self._run, self._rows, self._peer
+        error = error or KeyboardInterrupt()  # torch's workers leave without a word then
+        if peer is not None:
+            self._report_failure_of_other_rank(error)
+        if self._reports is not None:
+            self._reports.stop()
+        if run is None or rows is None:
+            return
+        self._leave_stage()
+        self._end(run, error, _status_of(error))
 
     def _report(self, hook: str, error: Exception) -> None:
         is_strict = "raise" in (self._on_error, self.run.on_error if self.run else None)
@@ -404,37 +543,46 @@ class TrackingCallback:
     def _record_facts(self, trainer: Any, module: Any) -> None:
         if self._run is None or self._rows is None:
             return
-        params: dict[str, Any] = {}
-        for owner in (module, trainer.datamodule):
-            if owner is not None and getattr(owner, "_log_hyperparams", False):
-                params.update(_hyperparameters(owner))
-        params = {name: value for name, value in params.items() if name not in self._params}
-        params["lightning"] = {
-            "version": getattr(sys.modules.get(type(trainer).__module__.partition(".")[0]), "__version__", None),
-            "module": {"class": type_name(module), **_parameter_facts(module)},
-            "datamodule": None if trainer.datamodule is None else {"class": type_name(trainer.datamodule)},
-            "trainer": _trainer_facts(trainer),
-        }
-        self._run.log_params(clean_params(params))
+        found = facts_at_start(trainer, module)
+        self._run.log_params(clean_params({name: found[name] for name in found if name not in self._params}))
 
     # ------------------------------------------------------------------ training
 
     @_hook
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Record the epoch before, and checkpoints saved at its end."""
-        if self._rows is not None:
+        if self._rows is not None and self._clock is not None:
             self._catch_up(trainer, self._rows)
+            self._clock.begin_epoch()
 
     @_hook
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Record the batch before; note the learning rates that this one trains with."""
-        rows = self._rows
-        if rows is None:
+        now, rows, clock = time.perf_counter(), self._rows, self._clock
+        if rows is None or clock is None:
             return
         self._catch_up(trainer, rows)
+        clock.begin_batch(batch, now)
         if self._is_rewind_due or rows.is_new:
             self._begin_steps(trainer, rows)
         rows.note_learning_rates(trainer)
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        """Measure the gradients of a step that is kept."""
+        if self._gradients is not None:
+            self._measure_gradients(trainer, module, optimizer)
+
+    @_hook
+    def _measure_gradients(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        if self._gradients is None or self._rows is None:
+            return
+        if self._rows.is_due(trainer, trainer.fit_loop.epoch_loop._batches_that_stepped):
+            self._rows.beside |= self._gradients.measure(trainer, module, optimizer)
+
+    def _log_histogram(self, name: str, values: Any) -> None:
+        if self._rows is not None and self._trainer is not None:
+            trainer: Any = self._trainer()
+            self._rows.run.log_histogram(name, values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note a finished step, and stop if the run was asked to."""
@@ -447,11 +595,14 @@ class TrackingCallback:
 
     @_hook
     def _note_batch(self, trainer: Any, module: Any) -> None:
-        rows = self._rows
-        if rows is None:
+        rows, clock = self._rows, self._clock
+        if rows is None or clock is None:
             return
-        rows.note_batch(trainer, module)
+        clock.end_batch(is_step=rows.note_batch(trainer, module))
         self._last_step = rows.last_step
+        if self._shapes is not None:
+            shapes, self._shapes = self._shapes.take(), None
+            rows.run.log_text("model/layers", layer_table(module, shapes), step=max(rows.last_step, 0))
         if rows.run.should_stop and not self._is_shared:
             trainer.should_stop = True
 
@@ -559,6 +710,8 @@ class TrackingCallback:
         if trainer.sanity_checking:
             return
         self._note_evaluation(trainer)
+        if self._clock is not None:
+            self._clock.skip()
         if trainer.state.fn.value == "fit":
             if self._is_shared:
                 self._agree_on_stop(trainer)
@@ -582,8 +735,7 @@ class TrackingCallback:
     on_sanity_check_start = on_sanity_check_end = _ignore
     on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _ignore
     on_predict_batch_start = on_predict_batch_end = on_predict_epoch_end = on_predict_end = _ignore
-    on_before_backward = on_after_backward = on_before_optimizer_step = on_before_zero_grad = _ignore
-    on_load_checkpoint = _ignore
+    on_before_backward = on_after_backward = on_before_zero_grad = _ignore
 
     if not TYPE_CHECKING:
 
@@ -599,93 +751,6 @@ def _prefix(trainer: Any) -> str:
     return "validate/" if trainer.state.fn.value == "validate" else ""
 
 
-class _CheckpointFiles:
-    """The files that `ModelCheckpoint` writes, as artifacts of the run. Only reads them.
-
-    No hook tells that a file was written: `note_save` hears that one is about to be, `scan` finds it at the next hook.
-    """
-
-    def __init__(self, run: Run, policy: Checkpoints, monitor: str | None) -> None:
-        self.is_due = False
-        self._run = run
-        self._policy = policy
-        self._monitor = monitor
-        self._mark: dict[str, Any] = {}
-        self._known: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}  # by path: stat, and when it was saved
-
-    def note_save(self, trainer: Any, step: int) -> None:
-        """Remember at which step the file that comes was saved."""
-        self.is_due = True
-        self._mark = {"step": step, "epoch": trainer.current_epoch, "global_step": trainer.global_step}
-
-    def scan(self, trainer: Any) -> None:
-        """Find files that are new or rewritten; with the policy `all`, store them before they are deleted again."""
-        self.is_due = False
-        for callback in self._callbacks(trainer):
-            for path in _paths(callback):
-                stat = _stat(path)
-                if stat is None or self._known.get(path, (None,))[0] == stat:
-                    continue
-                self._known[path] = (stat, self._mark)
-                if self._policy == "all":
-                    self._store(callback, path, f"checkpoints/{Path(path).name}", "saved")
-
-    def store(self, trainer: Any) -> None:
-        """Store the best and the last checkpoint of each `ModelCheckpoint`, as they stand now."""
-        self.scan(trainer)
-        callbacks = self._callbacks(trainer)
-        if self._monitor is not None and not callbacks:
-            raise runstone.InvalidValue(f"no ModelCheckpoint monitors {self._monitor!r}: no checkpoint was kept")
-        for index, callback in enumerate(callbacks):
-            place = "checkpoints"
-            if len(callbacks) > 1:
-                monitors = [each.monitor for each in callbacks]
-                is_unique = callback.monitor is not None and monitors.count(callback.monitor) == 1
-                place = f"checkpoints/{callback.monitor if is_unique else index}"
-            best, last = callback.best_model_path, getattr(callback, "last_model_path", "")
-            if callback.monitor is None:  # then Lightning calls the newest file the best
-                best, last = "", last or best
-            for kind, path in (("best", best), ("last", last)):
-                if path and _stat(path) is not None:
-                    self._store(callback, path, f"{place}/{kind}", kind)
-
-    def _callbacks(self, trainer: Any) -> list[Any]:
-        return [
-            callback
-            for callback in trainer.checkpoint_callbacks
-            if hasattr(callback, "best_model_path") and self._monitor in (None, callback.monitor)
-        ]
-
-    def _store(self, callback: Any, path: str, name: str, kind: str) -> None:
-        scores = getattr(callback, "best_k_models", {})
-        score = callback.best_model_score if kind == "best" else scores.get(path)
-        metadata = {
-            **self._known.get(path, ((), {}))[1],
-            "kind": kind,
-            "monitor": callback.monitor,
-            "mode": getattr(callback, "mode", None),
-            "score": None if score is None else number(score),
-            "file": path,
-        }
-        if _stat(path) is not None:  # ModelCheckpoint deletes what it no longer keeps
-            self._run.log_artifact(Path(path).resolve(), name=name, metadata=metadata)
-
-
-def _paths(callback: Any) -> list[str]:
-    last = getattr(callback, "last_model_path", "")
-    paths = [*getattr(callback, "best_k_models", {}), callback.best_model_path, last]
-    return [path for path in dict.fromkeys(paths) if path]
-
-
-def _stat(path: str) -> tuple[int, ...] | None:
-    """Return what changes when a file or folder is written anew; `None` where there is none."""
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
 def _status_of(exception: BaseException) -> Literal["stopped", "pruned"] | None:
     """Return how a run ends whose training was ended on purpose; `None`: it failed."""
     names = {kind.__name__ for kind in type(exception).__mro__}
@@ -696,51 +761,27 @@ def _status_of(exception: BaseException) -> Literal["stopped", "pruned"] | None:
     return "stopped" if isinstance(exception, KeyboardInterrupt) or "SIGTERMException" in names else None
 
 
-def _hyperparameters(owner: Any) -> dict[str, Any]:
-    """Return what `save_hyperparameters` kept at first. The public property would copy it, weights and all."""
-    found = getattr(owner, "_hparams_initial", None)
-    found = owner.hparams_initial if found is None else found
-    return {name: value for name, value in dict(found).items() if name != "_class_path"}
+def _record_end(run: Run, facts: Mapping[str, Any]) -> None:
+    run.log_params({"lightning": {"ended": clean_params(facts)}})
+    run.set_tags({"lightning.ended_by": facts["by"]})
 
 
-def _parameter_facts(module: Any) -> dict[str, Any]:
-    return {
-        "parameters": parameter_count(module.parameters()),
-        "trainable_parameters": parameter_count(each for each in module.parameters() if each.requires_grad),
-    }
+def _has_explicit(trainer: Any) -> bool:
+    return any(isinstance(callback, TrackingCallback) and not callback._is_autolog for callback in trainer.callbacks)
 
 
-def _trainer_facts(trainer: Any) -> dict[str, Any]:
-    facts = {name: getattr(trainer, name, None) for name in _TRAINER_FACTS}
-    return {
-        **facts,
-        "accelerator": type_name(trainer.accelerator),
-        "strategy": type_name(trainer.strategy),
-    }
+def _check(option: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        words = ", ".join(repr(word) for word in allowed)
+        raise runstone.InvalidValue(f"{option} is {value!r}; it must be one of {words}")
 
 
-_TRAINER_FACTS = (
-    "max_epochs",
-    "min_epochs",
-    "max_steps",
-    "min_steps",
-    "precision",
-    "num_devices",
-    "num_nodes",
-    "world_size",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "log_every_n_steps",
-    "val_check_interval",
-    "check_val_every_n_epoch",
-    "limit_train_batches",
-    "limit_val_batches",
-    "overfit_batches",
-)
+def _first_cause(error: BaseException | None) -> BaseException | None:
+    """Return what a worker failed of; it leaves by `sys.exit` while it handles that."""
+    while isinstance(error, SystemExit) and error.code not in (None, 0) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
-def _optimizer_facts(optimizer: Any) -> dict[str, Any]:
-    optimizer = getattr(optimizer, "optimizer", optimizer)
-    groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    return {"class": type_name(optimizer), "groups": groups}
+def _nothing() -> None:
+    """Stand where there is nothing to undo."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
-import csv
-import json
-import math
 import pickle
 import shutil
 import sys
@@ -24,14 +21,19 @@ from sklearn.utils import estimator_html_repr
 
 import runstone
 from runstone_integrations import _sklearn_estimators as estimators
+from runstone_integrations import _sklearn_searches as searches
 from runstone_integrations._shared import type_name
+from runstone_integrations._sklearn_callback import ScoringCallback, TrackingCallback, as_stand_in
 from runstone_integrations._sklearn_data import describe_data
+from runstone_integrations._sklearn_evaluation import evaluation_tables, permutation_importances
+from runstone_integrations._sklearn_place import Place
 from runstone_integrations._sklearn_scorer import EVALUATIONS, TrackedScorer, as_plain_scorer
-from runstone_integrations._sklearn_scores import Scores, Scoring, kind_of, score
+from runstone_integrations._sklearn_scores import Scoring, first_scorer, kind_of, score
 
-__all__ = ["TrackedRun", "TrackedScorer", "track"]
+__all__ = ["TrackedRun", "TrackedScorer", "TrackingCallback", "track"]
 
 TOP_IMPORTANCES = 20
+DEFAULT_REPEATS = 5
 
 
 def track(
@@ -81,7 +83,7 @@ def track(
 
 
 class TrackedRun:
-    """A run with three more verbs: `fit`, `cross_validate` and `scorer`. Made by `track`.
+    """A run with more verbs: `fit`, `partial_fit`, `cross_validate`, `scorer` and `callback`. Made by `track`.
 
     Everything recorded for one `fit` without a name stands at the top: params `estimator`, `data`, metrics
     `<eval set>/<score>`. With `name="gbm"` it stands below that name: `gbm/test/accuracy`. The scores of the n-th fit
@@ -101,6 +103,7 @@ class TrackedRun:
         self._scorer_folder: str | None = None
         self._kept_bytes = 0
         self._warned: set[str] = set()
+        self._callbacks: list[TrackingCallback] = []
 
     # --- what a run can do -----------------------------------------------------------------------------------------
 
@@ -181,6 +184,9 @@ class TrackedRun:
         name: str | None = None,
         scoring: Scoring = None,
         score_training: bool = False,
+        curves: bool = True,
+        permutation_importance: bool | int = False,
+        child_runs: bool = False,
         log_model: bool = True,
         fit_params: Mapping[str, Any] | None = None,
         **more_fit_params: Any,
@@ -196,6 +202,11 @@ class TrackedRun:
             name: What to record it under; see the class.
             scoring: Scorers in place of the usual ones: a name, names, a callable, or callables by name.
             score_training: Whether to score the training data too (one more prediction over all of it).
+            curves: Whether to record, of each data set that is scored, tables of how the estimator errs: confusion
+                matrix, ROC, precision and recall, calibration, residuals. Not with `scoring`, which asks for no more.
+            permutation_importance: Whether to shuffle each feature of each `eval_set`, 5 times or so many times, and
+                record what that costs. That is a prediction of all of it each time.
+            child_runs: Whether each candidate of a search becomes a run below this one, at most 1,000.
             log_model: Whether to keep the fitted estimator as the artifact `model.pkl`.
             fit_params, more_fit_params: Passed to `estimator.fit`; use the first for names that are taken here.
 
@@ -203,50 +214,80 @@ class TrackedRun:
             What `estimator.fit` returns: the fitted estimator.
 
         Raises:
-            What `estimator.fit` raises; `InvalidValue` where `eval_set` is not as above.
+            What `estimator.fit` raises; `InvalidValue` where an argument is not as above.
         """
-        eval_sets = _check_eval_set(eval_set)
-        label = self._label(name, estimator)
-        number = self._fits.get(label, 0)
-        self._fits[label] = number + 1
-        prefix = f"{label}/" if label else ""
+        eval_sets, n_repeats = _check_eval_set(eval_set), _check_repeats(permutation_importance)
+        place = self._next_place(name, estimator)
         with self._guarded():
-            self._log_before(label, estimator, X, y)
-        shown: list[warnings.WarningMessage] = []
-        began_s = time.perf_counter()
-        try:
-            with _listening_to_warnings(shown):
-                fitted = (
-                    estimator.fit(X, **(fit_params or {}), **more_fit_params)
-                    if y is None
-                    else estimator.fit(X, y, **(fit_params or {}), **more_fit_params)
-                )
-        except Exception as error:
-            with self._guarded():
-                told = {"type": type(error).__name__, "message": str(error)[:2_000]}
-                self._log_params(label, {"fit_error": told, **_told_warnings(shown)})
-            raise
-        fit_s = time.perf_counter() - began_s
-        fitted = estimator if fitted is None else fitted
+            self._log_before(place, estimator, X, y)
+        fitted, shown = self._call(place, estimator, "fit", X, y, {**(fit_params or {}), **more_fit_params})
         with self._guarded():
-            self.run.log({f"{prefix}fit_s": fit_s}, step=number)
-            self._log_params(label, _told_warnings(shown))
-        for record in (self._log_fitted, self._log_search):
-            with self._guarded():
-                record(label, fitted, X)
+            self._log_fitted(place, fitted, X)
         has_labels = kind_of(fitted) == "clusterer" and hasattr(fitted, "labels_")  # told without predicting
         if score_training or has_labels:
-            with self._guarded():
-                self._log_scores(label, "train", score(fitted, X, y, scoring=scoring, is_training_data=True), number)
+            self._score(place, "train", fitted, (X, y), scoring=scoring, curves=curves, is_training_data=True)
         for set_name, data in eval_sets.items():
+            self._score(place, set_name, fitted, data, scoring=scoring, curves=curves)
+            if n_repeats:
+                with self._guarded():
+                    self._permute(place, set_name, fitted, data, n_repeats=n_repeats, scoring=scoring)
+        if searches.is_search(fitted):
             with self._guarded():
-                began_s = time.perf_counter()
-                scores = score(fitted, *data, scoring=scoring)
-                scores.values["score_s"] = time.perf_counter() - began_s
-                self._log_scores(label, set_name, scores, number)
+                searches.record_search(place, fitted, shown=shown, child_runs=child_runs)
+        if place.step == 0 and hasattr(fitted, "__sklearn_tags__"):  # scikit-learn draws only what derives from its own
+            place.add_file(
+                "estimator.html", lambda path: path.write_text(estimator_html_repr(fitted), encoding="utf-8")
+            )
+        if log_model:
+            _add_model(place, fitted)
+        self._store(place)
+        return fitted
+
+    def partial_fit(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        eval_set: Mapping[str, tuple[Any, ...]] | None = None,
+        name: str | None = None,
+        scoring: Scoring = None,
+        score_training: bool = False,
+        log_model: bool = False,
+        fit_params: Mapping[str, Any] | None = None,
+        **more_fit_params: Any,
+    ) -> Any:
+        """Call `partial_fit` and record one point of each series: the n-th call of a name stands at step n.
+
+        Params are recorded with the first call, the model where asked for, say with the last one.
+
+        Args:
+            estimator: Anything with `partial_fit`.
+            X, y, eval_set, name, scoring, score_training, log_model: As for `fit`.
+            fit_params, more_fit_params: Passed to `estimator.partial_fit`: `classes` …
+
+        Returns:
+            What `estimator.partial_fit` returns.
+
+        Raises:
+            What `estimator.partial_fit` raises; `InvalidValue` where an argument is not as above.
+        """
+        eval_sets = _check_eval_set(eval_set)
+        place = self._next_place(name, estimator)
+        if place.step == 0:
+            with self._guarded():
+                self._log_before(place, estimator, X, y)
+        arguments = {**(fit_params or {}), **more_fit_params}
+        fitted, _shown = self._call(place, estimator, "partial_fit", X, y, arguments)
         with self._guarded():
-            self._log_files(prefix, fitted, draw=number == 0, log_model=log_model)
-        self._keep_evaluations()
+            place.log(estimators.progress(fitted))
+        if score_training:
+            self._score(place, "train", fitted, (X, y), scoring=scoring, curves=False, is_training_data=True)
+        for set_name, data in eval_sets.items():
+            self._score(place, set_name, fitted, data, scoring=scoring, curves=False)
+        if log_model:
+            _add_model(place, fitted)
+            self._store(place)
         return fitted
 
     def cross_validate(
@@ -255,7 +296,8 @@ class TrackedRun:
         """Call `sklearn.model_selection.cross_validate` and record each fold.
 
         Metrics are `cross_validate/<column>` with the fold as step, and `mean_…` and `std_…` of the scores; below
-        `<name>/` where there is a name.
+        `<name>/` where there is a name. Of a search, which makes it nested, the inner search of each fold is recorded
+        too; scikit-learn keeps those until the end for that.
 
         Args:
             estimator, X, y: As there.
@@ -266,15 +308,24 @@ class TrackedRun:
             What it returns, unchanged.
         """
         label = f"{name}/cross_validate" if name else "cross_validate"
+        first = self._folds.get(label, 0)
+        place = Place(self.run, label, step=first)
         with self._guarded():
-            self._log_before(label, estimator, X, y)
+            self._log_before(place, estimator, X, y)
+        is_nested = searches.will_search(estimator)
+        wanted = {**arguments, "return_estimator": True} if is_nested else arguments
         shown: list[warnings.WarningMessage] = []
         with _listening_to_warnings(shown):
-            results: dict[str, Any] = model_selection.cross_validate(estimator, X, y, **arguments)
+            results: dict[str, Any] = model_selection.cross_validate(estimator, X, y, **wanted)
+        inner = results["estimator"] if is_nested else ()
+        if is_nested and not arguments.get("return_estimator"):
+            del results["estimator"]
         with self._guarded():
-            self._log_folds(label, results)
-            self._log_params(label, _told_warnings(shown))
-        self._keep_evaluations()
+            self._folds[label] = first + searches.record_folds(place, results, first=first)
+            place.log_params(_told_warnings(shown))
+        with self._guarded():
+            searches.record_inner_searches(place, inner, first=first)
+        self._store(place)
         return results
 
     def scorer(self, scoring: str | Callable[..., Any] = "accuracy", *, name: str | None = None) -> TrackedScorer:
@@ -294,7 +345,55 @@ class TrackedRun:
             self.run, metrics.get_scorer(scoring), name=name or told.strip("_"), folder=self._scorer_folder
         )
 
+    def callback(
+        self,
+        *,
+        name: str | None = None,
+        eval_set: Mapping[str, tuple[Any, ...]] | None = None,
+        scoring: Scoring = None,
+        score_training: bool = False,
+        propagate: bool = True,
+    ) -> TrackingCallback:
+        """Return a callback for estimators that take callbacks, as some do since scikit-learn 1.9.
+
+        ```python
+        model = LogisticRegression().set_callbacks(run.callback(eval_set={"val": (X_val, y_val)}))
+        run.fit(model, X, y)
+        ```
+
+        Args:
+            name: What to record it under, before `live/…`; see the class.
+            eval_set: Held-out data by name, scored after each iteration of the estimator that has the callback.
+            scoring: Scorers in place of the usual ones.
+            score_training: Whether to score the training data after each iteration.
+            propagate: `False` for an estimator inside a pipeline or search; see `TrackingCallback`.
+
+        Raises:
+            InvalidValue: `eval_set` is not as above.
+        """
+        eval_sets = _check_eval_set(eval_set)
+        callback = (
+            ScoringCallback(
+                self.run,
+                label=name or "",
+                propagate=propagate,
+                eval_set=eval_sets,
+                scoring=scoring,
+                score_training=score_training,
+            )
+            if eval_sets or score_training
+            else TrackingCallback(self.run, label=name or "", propagate=propagate)
+        )
+        self._callbacks.append(callback)
+        return callback
+
     # --- what is recorded ------------------------------------------------------------------------------------------
+
+    def _next_place(self, name: str | None, estimator: Any) -> Place:
+        label = self._label(name, estimator)
+        number = self._fits.get(label, 0)
+        self._fits[label] = number + 1
+        return Place(self.run, label, step=number)
 
     def _label(self, name: str | None, estimator: Any) -> str:
         if name is not None:
@@ -303,130 +402,91 @@ class TrackedRun:
             return ""
         return type(estimator).__name__
 
-    def _log_params(self, label: str, params: Mapping[str, Any]) -> None:
-        if params:
-            for name in reversed(label.split("/") if label else ()):
-                params = {name: params}
-            self.run.log_params(params)
+    def _call(
+        self, place: Place, estimator: Any, method: str, X: Any, y: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Any, list[warnings.WarningMessage]]:
+        """Fit, and record how long it took and which warnings were shown; or the exception."""
+        shown: list[warnings.WarningMessage] = []
+        fit = getattr(estimator, method)
+        began_s = time.perf_counter()
+        try:
+            with contextlib.ExitStack() as around:
+                for callback in self._callbacks:
+                    around.enter_context(callback.in_run_fit())
+                around.enter_context(_listening_to_warnings(shown))
+                fitted = fit(X, **arguments) if y is None else fit(X, y, **arguments)
+        except Exception as error:
+            with self._guarded():
+                told = {"type": type(error).__name__, "message": str(error)[:2_000]}
+                place.log_params({"fit_error": told, **_told_warnings(shown)})
+            raise
+        fit_s = time.perf_counter() - began_s
+        with self._guarded():
+            place.log({f"{method}_s": fit_s})
+            place.log_params(_told_warnings(shown))
+        return estimator if fitted is None else fitted, shown
 
-    def _log_before(self, label: str, estimator: Any, X: Any, y: Any) -> None:
-        self._log_params(
-            label,
+    def _log_before(self, place: Place, estimator: Any, X: Any, y: Any) -> None:
+        place.log_params(
             {
                 "estimator": estimators.describe_estimator(estimator),
                 "changed_params": estimators.changed_params(estimator),
                 "data": describe_data(X, y, has_classes=kind_of(estimator) == "classifier"),
                 "sklearn_version": sklearn.__version__,
-            },
+            }
         )
 
-    def _log_fitted(self, label: str, fitted: Any, X: Any) -> None:
-        prefix = f"{label}/" if label else ""
+    def _log_fitted(self, place: Place, fitted: Any, X: Any) -> None:
         learner = estimators.innermost(fitted)
         values = estimators.fitted_values(learner)
         if values:
-            self._log_params(label, {"fitted": values})
-        single = {
-            name: values[attribute]
-            for name, attribute in (("oob_score", "oob_score_"), ("inertia", "inertia_"))
-            if isinstance(values.get(attribute), float)
-        }
-        n_iter = estimators.iterations(learner)
-        if n_iter is not None:
-            single["n_iter"] = n_iter
-        if single:
-            self.run.log({f"{prefix}{name}": value for name, value in single.items()}, step=self._fits[label] - 1)
+            place.log_params({"fitted": values})
+        place.log(estimators.progress(fitted))
         for name, curve in estimators.curves(learner).items():
-            handle = self.run.metric(f"{prefix}{name}")
-            for step, value in enumerate(curve):
-                handle(value, step=step)
+            place.log_curve(name, curve)
         found = estimators.importances(fitted, X)
         if found is not None:
             kind, by_feature = found
-            top = list(by_feature.items())[:TOP_IMPORTANCES]
-            step = self._fits[label] - 1
-            self.run.log({f"{prefix}{kind}/{feature}": value for feature, value in top}, step=step)
-            with _scratch(f"{kind}.csv") as path:
-                _write_csv(path, [{"feature": feature, kind: value} for feature, value in by_feature.items()])
-                self.run.log_artifact(path, name=f"{prefix}{kind}.csv")
+            place.log({f"{kind}/{feature}": by_feature[feature] for feature in list(by_feature)[:TOP_IMPORTANCES]})
+            place.add_table(kind, {"feature": list(by_feature), kind: list(by_feature.values())})
 
-    def _log_search(self, label: str, fitted: Any, X: Any) -> None:
-        """Record all candidates of a search: as a table, and as series over the candidates."""
-        results = getattr(fitted, "cv_results_", None)
-        if not isinstance(results, Mapping) or "params" not in results:
-            return
-        prefix = f"{label}/" if label else ""
-        rows = estimators.search_rows(results)
-        for row in rows:
-            measured = {
-                f"{prefix}cv/{_in_seconds(name)}": value
-                for name, value in row.items()
-                if isinstance(value, int | float) and name.startswith(("mean_", "std_", "rank_"))
-            }
-            self.run.log(measured, step=row["candidate"])
-        best: dict[str, Any] = {"n_candidates": len(rows), "n_splits": getattr(fitted, "n_splits_", None)}
-        if hasattr(fitted, "best_index_"):
-            best["best_candidate"] = int(fitted.best_index_)
-            best["best_params"] = rows[int(fitted.best_index_)]["params"]
-        self._log_params(label, {"search": best})
-        summary = {
-            f"{prefix}cv/best_score": getattr(fitted, "best_score_", None),
-            f"{prefix}refit_s": getattr(fitted, "refit_time_", None),
-        }
-        self.run.log({name: value for name, value in summary.items() if value is not None}, step=self._fits[label] - 1)
-        with _scratch("cv_results.csv") as path:
-            _write_csv(path, [_flat(row) for row in rows])
-            self.run.log_artifact(path, name=f"{prefix}cv_results.csv")
-        with _scratch("cv_results.json") as path:
-            path.write_text(json.dumps([_without_nan(row) for row in rows], indent=1), encoding="utf-8")
-            self.run.log_artifact(path, name=f"{prefix}cv_results.json")
+    def _score(
+        self,
+        place: Place,
+        set_name: str,
+        fitted: Any,
+        data: tuple[Any, ...],
+        *,
+        scoring: Scoring,
+        curves: bool,
+        is_training_data: bool = False,
+    ) -> None:
+        with self._guarded():
+            began_s = time.perf_counter()
+            scores = score(fitted, *data, scoring=scoring, is_training_data=is_training_data)
+            scores.values["score_s"] = time.perf_counter() - began_s
+            place.log({f"{set_name}/{name}": value for name, value in scores.values.items()})
+            if scores.missing:
+                place.log_params({"missing_scores": {set_name: scores.missing}})
+            if curves and scores.predictions:
+                classes = getattr(fitted, "classes_", None)
+                tables = evaluation_tables(kind_of(fitted), classes, data[1], scores.predictions, *data[2:])
+                for name, table in tables.items():
+                    place.add_table(f"{set_name}/{name}", table)
 
-    def _log_scores(self, label: str, set_name: str, scores: Scores, number: int) -> None:
-        prefix = f"{label}/" if label else ""
-        if scores.values:
-            self.run.log({f"{prefix}{set_name}/{name}": value for name, value in scores.values.items()}, step=number)
-        if scores.missing:
-            self._log_params(label, {"missing_scores": {set_name: scores.missing}})
+    def _permute(
+        self, place: Place, set_name: str, fitted: Any, data: tuple[Any, ...], *, n_repeats: int, scoring: Scoring
+    ) -> None:
+        table = permutation_importances(fitted, *data, n_repeats=n_repeats, scoring=first_scorer(scoring))
+        top = list(zip(table["feature"], table["mean"], strict=True))[:TOP_IMPORTANCES]
+        place.log({f"{set_name}/permutation_importance/{feature}": mean for feature, mean in top})
+        place.add_table(f"{set_name}/permutation_importance", table)
 
-    def _log_folds(self, label: str, results: Mapping[str, Any]) -> None:
-        columns = {
-            name: [float(value) for value in values]
-            for name, values in results.items()
-            if getattr(values, "dtype", None) is not None and values.dtype.kind in "biuf"
-        }
-        first = self._folds.get(label, 0)
-        n_folds = max((len(values) for values in columns.values()), default=0)
-        self._folds[label] = first + n_folds
-        for fold in range(n_folds):
-            row = {f"{label}/{_in_seconds(name)}": values[fold] for name, values in columns.items()}
-            self.run.log(row, step=first + fold)
-        summary: dict[str, float] = {}
-        for name, values in columns.items():
-            if not name.endswith("_time"):
-                mean = sum(values) / len(values)
-                summary[f"{label}/mean_{name}"] = mean
-                summary[f"{label}/std_{name}"] = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-        self.run.log(summary, step=self._folds[label] - 1)
-
-    def _log_files(self, prefix: str, fitted: Any, *, draw: bool, log_model: bool) -> None:
-        if draw and hasattr(fitted, "__sklearn_tags__"):  # scikit-learn draws only what derives from its own
-            with self._guarded(), _scratch("estimator.html") as path:
-                path.write_text(estimator_html_repr(fitted), encoding="utf-8")
-                self.run.log_artifact(path, name=f"{prefix}estimator.html")
-        if not log_model:
-            return
-        with _scratch("model.pkl") as path:
-            with path.open("wb") as file:
-                pickler = pickle.Pickler(file, protocol=5)
-                # The saved model must load where Runstone is not installed.
-                pickler.dispatch_table = {**copyreg.dispatch_table, TrackedScorer: as_plain_scorer}
-                pickler.dump(fitted)
-            about = {
-                "class": type_name(fitted),
-                "python": ".".join(map(str, sys.version_info[:3])),
-                "sklearn": sklearn.__version__,
-            }
-            self.run.log_artifact(path, name=f"{prefix}model.pkl", metadata=about)
+    def _store(self, place: Place) -> None:
+        for error in place.store():
+            with self._guarded():
+                raise error
+        self._keep_evaluations()
 
     def _keep_evaluations(self) -> None:
         """Keep what tracked scorers wrote in any process since the last time."""
@@ -474,6 +534,34 @@ def _check_eval_set(eval_set: Mapping[str, tuple[Any, ...]] | None) -> dict[str,
     return checked
 
 
+def _check_repeats(permutation_importance: bool | int) -> int:
+    if isinstance(permutation_importance, bool):
+        return DEFAULT_REPEATS if permutation_importance else 0
+    if not isinstance(permutation_importance, int) or permutation_importance < 0:
+        raise runstone.InvalidValue(
+            f"permutation_importance must be True, False or how often to shuffle, got {permutation_importance!r:.80}"
+        )
+    return permutation_importance
+
+
+def _add_model(place: Place, fitted: Any) -> None:
+    about = {
+        "class": type_name(fitted),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "sklearn": sklearn.__version__,
+    }
+    place.add_file("model.pkl", lambda path: _pickle(fitted, path), metadata=about)
+
+
+def _pickle(fitted: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        pickler = pickle.Pickler(file, protocol=5)
+        # The saved model must load where Runstone is not installed.
+        own = dict.fromkeys((TrackingCallback, ScoringCallback), as_stand_in)
+        pickler.dispatch_table = {**copyreg.dispatch_table, TrackedScorer: as_plain_scorer, **own}
+        pickler.dump(fitted)
+
+
 @contextlib.contextmanager
 def _listening_to_warnings(shown: list[warnings.WarningMessage]) -> Iterator[None]:
     """Collect warnings while they are shown as ever.
@@ -504,40 +592,3 @@ def _told_warnings(shown: list[warnings.WarningMessage]) -> dict[str, Any]:
         return {}
     listed = [{"category": kind, "message": text, "count": count} for (kind, text), count in told.items()]
     return {"warnings": listed[:20]}
-
-
-def _in_seconds(column: str) -> str:
-    """Return our name of a column: scikit-learn's times are seconds and do not say so."""
-    return f"{column.removesuffix('_time')}_s" if column.endswith("_time") else column
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a search with a column for each param."""
-    params = {
-        f"param_{name}": value if isinstance(value, str | int | float | None) else json.dumps(value)
-        for name, value in row["params"].items()
-    }
-    rest = {name: value for name, value in row.items() if name not in ("candidate", "params")}
-    return {"candidate": row["candidate"], **params, **rest}
-
-
-def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON has it: without NaN and infinity."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-@contextlib.contextmanager
-def _scratch(name: str) -> Iterator[Path]:
-    """Give a path for a file that is stored with the run and then deleted."""
-    with tempfile.TemporaryDirectory(prefix="runstone-") as folder:
-        yield Path(folder, name)

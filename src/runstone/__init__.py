@@ -15,8 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runstone._version import __version__
+from runstone.autolog import is_autolog_on
 from runstone.companions import RankReports
 from runstone.current import current_run, log
+from runstone.ending import hand_over_sigterm
 from runstone.errors import (
     AlreadyExists,
     AmbiguousName,
@@ -84,6 +86,8 @@ __all__ = [
     "current_run",
     "ensure_workspace",
     "flatten_params",
+    "hand_over_sigterm",
+    "is_autolog_on",
     "log",
     "open_workspace",
     "start_run",

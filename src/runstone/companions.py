@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,6 +106,7 @@ class Companions:
             log_backend=log.backend,
             ranks={name: value for name, value in place._asdict().items() if value is not None} if place else None,
             is_whole=lambda: place.local_rank == 0 if place else _tells_of_host(log),
+            note=lambda message: log.write("warning", kind="environment", message=message),
         )
         ending.finish_before_exit(snapshot)
         self._snapshot = snapshot
@@ -246,6 +248,13 @@ class RankReports:
             return
         self._companions.start(self._log)
         ending.watch(self)
+
+    def keep_error(self, error: BaseException) -> None:
+        """Keep the text of an exception of this rank, where rank 0 has already told how the run ended."""
+        if self._log is not None:
+            text = "".join(traceback.format_exception(error))
+            with contextlib.suppress(OSError):
+                self._log.write("warning", kind="rank-error", message=f"rank {self._rank}: {text}")
 
     def stop(self) -> None:
         """Take a last sample and let go of the files."""

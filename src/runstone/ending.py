@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn, Protocol
 
@@ -59,6 +60,32 @@ def finish_before_exit(work: Joinable) -> None:
     """Wait for background work before the process exits, for 2 s at most over all of it."""
     _install()
     _background[:] = [*_background[-15:], work]
+
+
+def hand_over_sigterm() -> Callable[[], None]:
+    """Leave SIGTERM to a framework that handles it in its own way, as one does that saves before it ends.
+
+    The handler of open runs would end the process at once. Where it is not installed, nothing happens.
+
+    Returns:
+        What takes SIGTERM back. It does so only where the framework has left the signal as it found it.
+    """
+    is_ours = signal.getsignal(signal.SIGTERM) is _on_sigterm and _set_handler(signal.SIG_DFL)
+
+    def take_back() -> None:
+        nonlocal is_ours
+        if is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            _set_handler(_on_sigterm)
+        is_ours = False
+
+    return take_back
+
+
+def _set_handler(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> bool:
+    if threading.current_thread() is not threading.main_thread():  # only it may
+        return False
+    signal.signal(signal.SIGTERM, handler)
+    return True
 
 
 def _install() -> None:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from runstone import ending
 from runstone.companions import Companions
@@ -25,6 +25,7 @@ from runstone.errors import (
 from runstone.names import SYSTEM, check_name, shown
 from runstone.params import to_json
 from runstone.runlog import format as fmt
+from runstone.runlog.handle import Handle
 from runstone.runlog.scalars import MAX_TEXT_BYTES, as_step, encode_text, step_error
 from runstone.runlog.silent import SilentLog
 from runstone.runlog.writer import RunLog
@@ -63,6 +64,7 @@ class Run:
         self._is_resumed: bool = facts["resumed"]
         self._on_error = on_error
         self._log = log
+        log.tell = self._warn
         self._last_step: Any = None if self._is_resumed else -1
         self._failure: BaseException | None = None
         self._warned: set[str] = set()
@@ -187,7 +189,25 @@ class Run:
         Raises:
             InvalidName: the name cannot be kept (whatever `on_error` says: this is before the loop).
         """
-        return MetricHandle(self, check_name(name, "metric"))
+        return Handle(self, check_name(name, "metric"), None if self._is_resumed else -1, self._log_one).record
+
+    def _log_one(self, handle: Handle, value: Any, step: int | None) -> None:
+        """Record what a handle cannot store at once."""
+        try:
+            if step is None:
+                step = self._step_of_handle(handle)
+            self._log.points.log_one(handle.name, value, step)
+            handle.last_step = step
+        except Exception as error:  # see log
+            self._trouble("metrics", error)
+
+    def _step_of_handle(self, handle: Handle) -> int:
+        if handle.last_step is None:  # the metric goes on where its files end
+            from runstone.runinfo import RunInfo  # NumPy, only for reading
+
+            standing = RunInfo(self.path).metrics.get(handle.name)
+            handle.last_step = standing.last_step if standing is not None else -1
+        return int(handle.last_step) + 1  # a NumPy integer would wrap around
 
     def rewind(self, step: int) -> None:
         """Say from which step this attempt of a resumed run logs again.
@@ -480,6 +500,14 @@ class Run:
         fields = {"name": artifact.name, "folder": artifact.is_folder, "files": files, "metadata": artifact.metadata}
         return artifact if self._event("artifact", **fields) else None
 
+    def remove_artifact(self, name: str) -> None:
+        """Let go of an artifact: the run no longer has it. Its bytes stay in the workspace until they are collected.
+
+        Args:
+            name: Name of the artifact. Nothing happens where the run has none of this name.
+        """
+        self._event("artifact_removed", name=name)
+
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
@@ -543,6 +571,7 @@ class Run:
         except OSError as error:
             self._trouble("reopen", error)
             return
+        self._log.tell = self._warn
         self._is_finished = False
         self._before = set_current(self)
         ending.watch(self)
@@ -629,37 +658,14 @@ class Run:
         warn(f"run {self.name}: {message}")
 
 
-class MetricHandle:
+class MetricHandle(Protocol):
     """One metric of one run, for tight loops; `Run.metric` makes it.
 
     Each call records one value: `handle(value)` or `handle(value, step=n)`. Without a step, its own values are counted.
     """
 
-    __slots__ = ("_last_step", "_run", "name")
-
-    def __init__(self, run: Run, name: str) -> None:
-        self.name = name
-        self._run = run
-        self._last_step: Any = None if run.is_resumed else -1
-
     def __call__(self, value: Any, *, step: int | None = None) -> None:
         """Record one value; see `Run.log`."""
-        run = self._run
-        try:
-            if step is None:
-                step = self._step_to_come()
-            run._log.points.log_one(self.name, value, step)
-            self._last_step = step
-        except Exception as error:  # see Run._trouble
-            run._trouble("metrics", error)
-
-    def _step_to_come(self) -> int:
-        if self._last_step is None:
-            from runstone.runinfo import RunInfo  # NumPy, only for reading
-
-            standing = RunInfo(self._run.path).metrics.get(self.name)
-            self._last_step = standing.last_step if standing is not None else -1
-        return int(self._last_step) + 1  # a NumPy integer would wrap around
 
 
 def warn(message: str) -> None:

@@ -23,6 +23,8 @@ from runstone.values import JSON, Artifact, Attempt, Failure, MetricSummary, Rec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from runstone.console import ConsoleLine
+
 
 class RunInfo:
     """What a run recorded, read from its folder. Everything but the points is read at once; points when first needed.
@@ -127,6 +129,12 @@ class RunInfo:
         """Seconds from its creation to its end, or to now."""
         end = self.ended_at or datetime.now(UTC)
         return max(0.0, (end - self.started_at).total_seconds())
+
+    def console(self) -> Iterator[ConsoleLine]:
+        """Yield the lines that `runstone run` saw the program print, as far as they were kept."""
+        from runstone.console import console_lines  # only where asked for
+
+        return console_lines(self.path)
 
     @property
     def is_deleted(self) -> bool:
@@ -247,8 +255,14 @@ class RunInfo:
 
     @property
     def environment(self) -> dict[str, Any] | None:
-        """The environment snapshot of the latest attempt's first rank; `None` where none was taken."""
-        writers = sorted(self._journal.writers, key=lambda writer: (-writer.attempt, writer.rank, writer.started_at))
+        """The environment snapshot of the latest attempt's first rank; `None` where none was taken.
+
+        What a program took of itself comes before what its launcher took beside it.
+        """
+        writers = sorted(
+            self._journal.writers,
+            key=lambda writer: (-writer.attempt, writer.role == "launcher", writer.rank, writer.started_at),
+        )
         for writer in writers:
             try:
                 found = json.loads((self.path / f"environment.{writer.writer}.json").read_bytes())

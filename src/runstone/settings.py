@@ -16,6 +16,8 @@ An argument given in Python wins over the environment, the environment over the 
 | `RUNSTONE_PRICE_PER_KWH` | price of a kilowatt-hour, in any currency, for `runstone runs show` |
 | `RUNSTONE_CARBON_G_PER_KWH` | grams of CO2 a kilowatt-hour, for `runstone runs show` |
 | `RUNSTONE_LOG` | `mmap` or `append`: forces how the metric log is written; default by file system |
+| `RUNSTONE_SPILL` | `off`, or the most that is kept elsewhere while the disk of a run is full; default `64M` |
+| `XDG_STATE_HOME` | where that is kept, in `runstone/spill`; default `~/.local/state` |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
 """
 
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, cast
@@ -44,6 +47,7 @@ VARIABLES = (
     "RUNSTONE_PRICE_PER_KWH",
     "RUNSTONE_CARBON_G_PER_KWH",
     "RUNSTONE_LOG",
+    "RUNSTONE_SPILL",
     "RUNSTONE_DISABLED",
 )
 
@@ -74,7 +78,19 @@ def read(variable: str) -> str | None:
 def workspace_path() -> Path | None:
     """Return the folder that `RUNSTONE_WORKSPACE` names, if it does."""
     value = read("RUNSTONE_WORKSPACE")
-    return Path(value).expanduser() if value else None
+    return expanded(value) if value else None
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path in which a leading `~` is the home folder.
+
+    Raises:
+        FileNotFoundError: nobody knows where that is, as for users without an entry in many containers.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{path}: {error}") from None
 
 
 def on_error(given: OnError | None) -> OnError:
@@ -95,6 +111,32 @@ def log_backend() -> Literal["mmap", "append"] | None:
     if value not in (None, "mmap", "append"):
         raise InvalidValue(f"RUNSTONE_LOG is {value!r}; it must be 'mmap' or 'append'")
     return cast(Literal["mmap", "append"] | None, value)
+
+
+def spill_folder() -> Path | None:
+    """Return where points are kept while the disk of their run takes nothing; `None` where there is no home folder."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # the XDG specification: others are ignored
+        try:
+            state = Path.home() / ".local" / "state"
+        except RuntimeError:
+            return None
+    return state / "runstone" / "spill"
+
+
+def spill_bytes() -> int:
+    """Return the most bytes that one process keeps there, 0 for none.
+
+    Raises:
+        InvalidValue: `RUNSTONE_SPILL` says neither `off` nor a size.
+    """
+    value = (read("RUNSTONE_SPILL") or "64M").strip()
+    if value.lower() in ("0", "off", "false", "no"):
+        return 0
+    found = re.fullmatch(r"([0-9]{1,15})([kmg]?)(?:i?b)?", value.lower())
+    if found is None:
+        raise InvalidValue(f"RUNSTONE_SPILL is {value!r}; it must be 'off' or a size such as '64M' or '1G'")
+    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2]]
 
 
 def switch_or_seconds(variable: str, value: str) -> bool | float:

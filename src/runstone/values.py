@@ -26,6 +26,7 @@ from runstone.status import Status
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 __all__ = [
@@ -129,6 +130,12 @@ class Series:
         import pandas as pd  # heavy and optional
 
         return pd.DataFrame({"step": self.step, "value": self.value, "wall_s": self.wall_s})
+
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow table with the columns `step`, `value` and `wall_s`; numbers are not copied."""
+        import pyarrow as pa  # heavy, only where asked for
+
+        return pa.table({"step": self.step, "value": self.value, "wall_s": self.wall_s})
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Workspace:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = settings.expanded(path).absolute()
         _check_format(self.path)
 
     def __repr__(self) -> str:
@@ -343,7 +343,7 @@ def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
     """
     if isinstance(path, Workspace):
         return path
-    folder = _local(path).expanduser() if path is not None else settings.workspace_path() or _nearest(Path.cwd())
+    folder = settings.expanded(_local(path)) if path is not None else settings.workspace_path() or _nearest(Path.cwd())
     if folder is None:
         folder = Path.cwd() / settings.WORKSPACE_FOLDER
     folder = folder.absolute()

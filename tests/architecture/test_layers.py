@@ -24,10 +24,10 @@ PACKAGES = {
 LAYERS: list[set[str]] = [
     {"_version", "errors", "status", "values", "names", "settings", "params"},
     {"runlog", "blobs", "artifacts"},
-    {"ending", "current", "runinfo", "capture", "media"},
+    {"ending", "current", "runinfo", "capture", "media", "console", "autolog"},
     {
         *("query", "index", "comparison", "workspace", "run", "starting", "companions"),
-        *("environments", "doctor", "reproduce", "tensorboard"),
+        *("environments", "doctor", "reproduce", "tensorboard", "launch"),
     },
     {"cli"},
 ]

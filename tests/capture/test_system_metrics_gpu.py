@@ -278,6 +278,15 @@ def test_time_that_clocks_were_held_back_counts_from_the_first_sample(machine: C
     }
 
 
+def test_time_held_back_is_asked_for_in_one_call_where_the_driver_can(machine: Callable[..., Machine]) -> None:
+    state = {"count": 1, "gpu0.violation_fields": 1, "err.nvmlDeviceGetViolationStatus": 999}
+    gpus = machine()
+    gpus.take(0, state | {"gpu0.violation.0": 1_000_000_000})
+    values = gpus.take(10, state | {"gpu0.violation.0": 3_000_000_000})
+    assert values["gpu.0/throttled_ms/power"] == 2000.0
+    assert values["gpu.0/throttled_ms/reliability"] == 0.0
+
+
 def test_time_held_back_that_is_longer_than_the_time_is_a_gap(machine: Callable[..., Machine]) -> None:
     gpus = machine()
     gpus.take(0, {"count": 1})

@@ -4,7 +4,7 @@ The process logs values that are a function of thread and step, and counts in sh
 returned: those are acknowledged. After the kill every acknowledged point must be there, and no other value than the
 right one.
 
-`--mutation` breaks the writer on purpose, to show that this check can fail.
+`--mutation` breaks the writer, or the reader that follows it, on purpose: to show that this check can fail.
 """
 
 from __future__ import annotations
@@ -96,6 +96,25 @@ def mutate(mutation: str) -> None:
         mapped.MappedPoints.log = log  # type: ignore[method-assign]
 
 
+def mutate_reader(mutation: str) -> None:
+    poll = MetricTail.poll
+
+    def poll_badly(self: MetricTail) -> Any:
+        found = poll(self)
+        for tail in self._tails.values():
+            for position in tail.segments.values():
+                if (
+                    mutation == "forget-holes"
+                ):  # a slot that was empty below one that was whole is never looked at again
+                    position.holes.clear()
+                elif position.next_slot:  # the last slot is given once more
+                    position.next_slot -= 1
+        return found
+
+    if mutation in ("forget-holes", "read-again"):
+        MetricTail.poll = poll_badly  # type: ignore[method-assign]
+
+
 def one_round(home: Path, number: int, options: argparse.Namespace, rng: random.Random, totals: dict[str, int]) -> None:
     run_id, acknowledged = f"r{number:05d}", mmap.mmap(-1, 4096)
     counts = memoryview(acknowledged).cast("q")
@@ -176,9 +195,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--live", action="store_true", help="follow the run while it is written")
     parser.add_argument("--records", action="store_true", help="log texts and histograms too")
-    parser.add_argument("--mutation", choices=["none", "commit-first", "buffer", "slot-first"], default="none")
+    mutations = ["none", "commit-first", "buffer", "slot-first", "forget-holes", "read-again"]
+    parser.add_argument("--mutation", choices=mutations, default="none")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
+    mutate_reader(options.mutation)
     rng = random.Random(options.seed)
     names = (
         "kills",

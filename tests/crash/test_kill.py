@@ -35,14 +35,14 @@ def assert_nothing_lost(counts: dict[str, int], kills: int) -> None:
 
 
 @pytest.mark.soak
-def test_killed_run_loses_nothing_that_was_acknowledged() -> None:
-    kills = 1000 if IS_SOAK else 100
-    assert_nothing_lost(kill("--kills", str(kills)), kills)
+def test_killed_run_loses_nothing_that_was_acknowledged_and_a_live_reader_sees_each_point_once() -> None:
+    kills = 1000 if IS_SOAK else 50
+    assert_nothing_lost(kill("--kills", str(kills), "--live"), kills)
 
 
 @pytest.mark.soak
 def test_killed_run_of_four_threads_loses_nothing_and_a_live_reader_sees_each_point_once() -> None:
-    kills = 300 if IS_SOAK else 20
+    kills = 1000 if IS_SOAK else 15
     assert_nothing_lost(kill("--kills", str(kills), "--threads", "4", "--live"), kills)
 
 
@@ -64,9 +64,18 @@ def test_a_slot_stored_before_its_text_is_found_out() -> None:
     assert counts["lost"] + counts["wrong"] + counts["unnamed"] > 0
 
 
-def test_a_commit_word_stored_first_is_found_out() -> None:
-    counts = kill("--kills", "100", "--mutation", "commit-first")
+def test_a_commit_word_stored_first_is_found_out_after_the_kill_and_by_the_live_reader() -> None:
+    counts = kill("--kills", "20", "--threads", "4", "--live", "--mutation", "commit-first")
     assert counts["wrong"] + counts["unnamed"] > 0
+    assert counts["live_differs"] > 0
+
+
+def test_a_reader_that_forgets_what_was_empty_is_found_out() -> None:
+    assert kill("--kills", "15", "--threads", "4", "--live", "--mutation", "forget-holes")["live_differs"] > 0
+
+
+def test_a_reader_that_gives_points_twice_is_found_out() -> None:
+    assert kill("--kills", "2", "--live", "--mutation", "read-again")["live_twice"] > 0
 
 
 def test_a_buffer_in_front_of_the_log_is_found_out() -> None:

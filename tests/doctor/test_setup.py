@@ -35,6 +35,14 @@ def test_a_gpu_that_is_used_a_little_is_not_taken_for_the_cpu(patient: Patient, 
     assert "cpu_fallback" not in kinds(patient(system=machine))
 
 
+def test_a_gpu_too_little_used_to_show_is_not_taken_for_the_cpu(patient: Patient) -> None:
+    quiet = NEVER_USED | {"process/cpu_percent": 6}
+    info = patient(system=quiet, environment={"frameworks.torch.is_cuda_initialized": True})
+    assert "cpu_fallback" not in kinds(info)
+    info = patient(system=quiet, environment={"frameworks.torch.is_cuda_initialized": False})
+    assert "cpu_fallback" in kinds(info)
+
+
 def test_a_gpu_of_which_only_a_context_was_opened_is_told(patient: Patient) -> None:
     info = patient(
         system={"gpu.0/util_percent": 0, "gpu.0/own_memory_bytes": 500 << 20, "gpu.0/memory_used_bytes": 900 << 20}
@@ -166,7 +174,8 @@ def log_many(run: runstone.Run) -> None:
         run.log({"loss": 1.0}, step=step)
 
 
-def test_points_that_were_dropped_are_told(tmp_path: Path) -> None:
+def test_points_that_were_dropped_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNSTONE_SPILL", "off")
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]

@@ -561,6 +561,11 @@ status nvmlDeviceGetFieldValues(device *d, int count, field_value *values) {
         if (v->field == 82) {
             v->type = 1;
             v->value.small = (u32)gpu_number(d->gpu, "mem_temp", 71);
+        } else if (v->field >= 74 && v->field <= 79 && gpu_number(d->gpu, "violation_fields", 0)) {
+            char name[32];
+            snprintf(name, sizeof name, "violation.%u", (unsigned)v->field - 74);
+            v->type = 3;
+            v->value.large = gpu_number(d->gpu, name, 0);
         } else if ((v->field == 270 || v->field == 271) && gpu_number(d->gpu, "slowdown_counters", 1)) {
             v->type = 3;
             v->value.large = gpu_number(d->gpu, v->field == 270 ? "hw_thermal_ns" : "power_brake_ns", 0);

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import pickle
+import re
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # Keras reads it once, when it is importe
 keras = pytest.importorskip("keras")
 
 import runstone  # noqa: E402
+from runstone_integrations._keras_model import learning_rate  # noqa: E402
 from runstone_integrations.keras import TrackingCallback  # noqa: E402
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
@@ -155,6 +160,45 @@ def test_evaluation_inside_a_fit_by_another_callback_neither_ends_nor_splits_the
     assert info.status == "finished"
 
 
+def test_loop_over_train_on_batch_is_recorded_as_a_fit_would_be() -> None:
+    callback, model = TrackingCallback(log_every_n_batches=1), make_model()
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch in range(2):
+        callback.on_epoch_begin(epoch)
+        for batch in range(5):
+            rows = slice(8 * batch, 8 * batch + 8)
+            callback.on_train_batch_end(batch, model.train_on_batch(X[rows], Y[rows], return_dict=True))
+        callback.on_epoch_end(
+            epoch, {f"val_{name}": value for name, value in model.test_on_batch(X, Y, return_dict=True).items()}
+        )
+    callback.on_train_end()
+    info = read(callback)
+    assert steps(info, "batch/loss") == list(range(10))
+    assert steps(info, "val_loss") == steps(info, "learning_rate") == [4, 9]
+    assert info.params["keras"]["model"]["params_total"] == 19
+    assert info.params["keras"]["fits"][0]["last_step"] == 9
+
+
+def test_initial_epoch_is_the_epoch_and_not_the_step() -> None:
+    callback = TrackingCallback()
+    fit(make_model(), callback, initial_epoch=5, epochs=7)
+    assert steps(read(callback), "loss") == [4, 9]
+    assert read(callback).series("epoch").value.tolist() == [5, 6]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # how Keras learns of the number
+def test_batches_of_unknown_number_and_generators_are_counted() -> None:
+    def batches() -> Any:
+        for first in range(0, 24, 8):
+            yield X[first : first + 8], Y[first : first + 8]
+
+    callback = TrackingCallback(log_every_n_batches=1)
+    make_model().fit(batches(), shuffle=False, verbose=0, callbacks=[callback])
+    assert steps(read(callback), "batch/loss") == [0, 1, 2]
+    assert steps(read(callback), "loss") == [2]
+
+
 def test_learning_rate_is_that_of_schedules_and_of_callbacks() -> None:
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=5, decay_rate=0.5)
     scheduled = TrackingCallback()
@@ -256,6 +300,32 @@ def test_exception_in_a_with_block_fails_the_run_and_keeps_its_checkpoint(tmp_pa
     assert info.failure.message == "the user's own error"
     assert steps(info, "loss") == [4, 9]
     assert "checkpoints/last.keras" in artifacts(info)
+
+
+def test_pruned_trial_ends_the_run_as_pruned() -> None:
+    class TrialPruned(Exception):  # as Optuna's is named: its package is not needed
+        pass
+
+    class Prune(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            raise TrialPruned
+
+    callback = TrackingCallback()
+    with pytest.raises(TrialPruned), callback:
+        fit(make_model(), callback, Prune())
+    assert read(callback).status == "pruned"
+    assert steps(read(callback), "loss") == [4]
+
+
+def test_interrupt_ends_the_run_as_stopped() -> None:
+    class Interrupt(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            raise KeyboardInterrupt
+
+    callback = TrackingCallback()
+    with pytest.raises(KeyboardInterrupt), callback:
+        fit(make_model(), callback, Interrupt())
+    assert read(callback).status == "stopped"
 
 
 def test_fit_after_one_that_raised_goes_on_in_the_same_run() -> None:
@@ -419,6 +489,62 @@ def test_copies_and_pickles_leave_the_model_behind_and_write_to_the_same_run() -
     assert read(again).id == read(callback).id
     assert steps(read(again), "loss") == [4, 9]
     assert copy.deepcopy(TrackingCallback(project="toy")).run is None
+
+
+def test_h3_model_that_was_tracked_holds_nothing_of_it(tmp_path: Path) -> None:
+    model = make_model()
+    fit(model, TrackingCallback(log_every_n_batches=1))
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert not any(b"runstone" in archive.read(name) for name in archive.namelist())
+    del model.history  # Keras's own: it holds the history of the fit
+    assert b"runstone" not in pickle.dumps(model)
+
+
+def test_h5_nothing_needs_tensorflow_or_jax() -> None:
+    fit(make_model(), TrackingCallback(log_every_n_batches=1, log_model=True), epochs=1)
+    assert not {"tensorflow", "jax"} & set(sys.modules)
+
+
+def test_learning_rate_on_a_gpu_is_left_there() -> None:
+    class Tensor:  # as much of one as is looked at; the true thing needs a GPU
+        is_cuda = True
+
+        def __float__(self) -> float:
+            raise AssertionError("this would wait for the GPU")
+
+    class Optimizer:
+        learning_rate = Tensor()
+
+    class Model:
+        optimizer = Optimizer()
+
+    assert learning_rate(Model()) is Optimizer.learning_rate
+
+
+def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "keras.md").read_text()
+    names: dict[str, Any] = {
+        **dict.fromkeys(("x", "x_val", "x_test"), X),
+        **dict.fromkeys(("y", "y_val", "y_test"), Y),
+        "model": make_model(),
+        "loader": [(X, Y)] * 20,
+        "train": lambda x, y: names["model"].train_on_batch(x, y)[0],
+        "validate": lambda: names["model"].test_on_batch(X, Y)[0],
+    }
+    names["model"].fit = functools.partial(names["model"].fit, verbose=0)
+    names["model"].evaluate = functools.partial(names["model"].evaluate, verbose=0)
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL), start=1):
+        exec(compile(example, f"keras.md, example {number}", "exec"), names)
+    runs = {run.name: run for run in runstone.open_workspace().runs()}
+    assert [run.status for run in runs.values()] == ["finished"] * 4
+    assert {name for run in runs.values() for name in run.metrics} >= {
+        "val_loss",
+        "evaluate/loss",
+        "batch/loss",
+        "mine",
+    }
 
 
 def test_h1_nothing_in_keras_is_patched() -> None:

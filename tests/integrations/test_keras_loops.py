@@ -188,6 +188,21 @@ def test_evaluation_of_a_run_that_came_back_supersedes_nothing() -> None:
     assert steps(later, "evaluate/loss") == [2]
 
 
+def test_run_that_came_back_without_epochs_goes_on_after_its_own_steps() -> None:
+    def train() -> TrackingCallback:
+        callback = TrackingCallback(run_id="again", log_every_n_batches=1)
+        for batch in range(3):
+            callback.on_train_batch_end(batch, {"loss": 1.0})
+        callback.on_train_end()
+        return callback
+
+    first = train()
+    with runstone.start_run(run_id="again") as run:
+        run.log({"system/cpu/percent": 1.0}, step=1000)  # system metrics count seconds
+    assert steps(first, "batch/loss") == [0, 1, 2]
+    assert steps(train(), "batch/loss") == [0, 1, 2, 3, 4, 5]
+
+
 def test_training_goes_on_when_the_run_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     callback = TrackingCallback(workspace=tmp_path / "file" / "below", on_error="warn")

@@ -289,6 +289,23 @@ def test_B2_a_fork_of_a_run_is_a_run_of_its_own_with_the_first_as_its_parent(
     assert _steps(_info(first), "loss") == list(range(10))
 
 
+def test_B2_a_resume_can_fork_a_run_from_the_one_that_wrote_the_checkpoint(
+    tracking: Any, trainer: Any, tmp_path: Path
+) -> None:
+    first = tracking(project="digits")
+    trainer(first, ModelCheckpoint(tmp_path / "saved")).fit(Model())
+    file = next((tmp_path / "saved").iterdir())
+    forks = [tracking(project="digits", resume="fork") for _ in range(2)]
+    for fork in (forks[0], forks[1], first):  # the callback that wrote it can fork too
+        fork._resume = "fork"
+        trainer(fork, max_epochs=3).fit(Model(), ckpt_path=file)
+    ids = {info.id: info.parent for info in runstone.open_workspace(tmp_path / "ws").runs()}
+    (root,) = [one for one, parent in ids.items() if parent is None]
+    assert list(ids.values()).count(root) == 3
+    assert _steps(_info(forks[0]), "loss") == list(range(10, 15))
+    assert len(_info(forks[0]).attempts) == 1
+
+
 def test_B2_testing_an_old_checkpoint_is_a_run_of_its_own_below_the_one_that_wrote_it(
     tracking: Any, trainer: Any, tmp_path: Path
 ) -> None:
@@ -468,6 +485,7 @@ def test_C3_trial_pruned_ends_the_run_as_pruned(tracking: Any, trainer: Any) -> 
     info = _info(callback)
     assert info.status == Status.PRUNED
     assert info.failure is None
+    assert info.params["lightning"]["ended"] == {"by": "TrialPruned", "step": 3, "epoch": 0}
 
 
 @pytest.mark.parametrize(("reason", "status"), [("prune", "pruned"), ("stop", "stopped")])
@@ -567,20 +585,27 @@ def test_E1_E2_best_and_last_are_kept_once_with_what_is_known_of_them(
     assert len([path for path in (tmp_path / "ws" / "blobs").rglob("*") if path.is_file()]) == 2
 
 
-def test_E2_all_keeps_each_file_that_was_saved_and_none_keeps_nothing(
-    tracking: Any, trainer: Any, tmp_path: Path
+@pytest.mark.parametrize(("most", "epochs"), [(-1, [0, 1, 2]), (2, [0, 2]), (1, [2])])
+def test_E2_all_keeps_the_files_that_model_checkpoint_keeps(
+    most: int, epochs: list[int], tracking: Any, trainer: Any, tmp_path: Path
 ) -> None:
-    for policy, names in {
-        "all": {*(f"checkpoints/epoch={e}-step={5 * e + 5}.ckpt" for e in range(3)), "checkpoints/last"},
-        "none": set(),
-    }.items():
-        callback = tracking(checkpoints=policy)
-        trainer(callback, ModelCheckpoint(tmp_path / policy), max_epochs=3).fit(Model())
-        found = {artifact.name: artifact.metadata["step"] for artifact in _info(callback).artifacts}
-        assert set(found) == names
-        if names:
-            assert found["checkpoints/epoch=1-step=10.ckpt"] == 9
-        assert len(list((tmp_path / policy).iterdir())) == 1
+    class Scored(Model):
+        def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            self.log("score", [2.0, 1.0, 3.0][self.current_epoch])
+
+    callback = tracking(checkpoints="all")
+    saving = ModelCheckpoint(tmp_path / "saved", monitor="score", mode="max", save_top_k=most)
+    trainer(callback, saving, max_epochs=3, num_sanity_val_steps=0).fit(Scored())
+    found = {artifact.name: artifact.metadata["step"] for artifact in _info(callback).artifacts}
+    assert found.pop("checkpoints/best") == 14
+    assert found == {f"checkpoints/epoch={epoch}-step={5 * epoch + 5}.ckpt": 5 * epoch + 4 for epoch in epochs}
+    assert {f"checkpoints/{path.name}" for path in (tmp_path / "saved").iterdir()} == set(found)
+
+
+def test_E2_none_keeps_nothing(tracking: Any, trainer: Any, tmp_path: Path) -> None:
+    callback = tracking(checkpoints="none")
+    trainer(callback, ModelCheckpoint(tmp_path / "saved")).fit(Model())
+    assert not _info(callback).artifacts
 
 
 def test_E2_of_several_checkpoint_callbacks_each_has_its_place_or_one_is_chosen(

@@ -41,7 +41,7 @@ pytestmark = [
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 Rows = dict[str, list[tuple[int, float]]]
-OWN_NAMES = ("trainer/global_step", "lr-")
+OWN_NAMES = ("trainer/", "lr-")
 
 
 class Model(pl.LightningModule):
@@ -401,6 +401,29 @@ def test_A8_rows_can_be_kept_more_often_than_the_trainer_says(tmp_path: Path) ->
         rows = _logged_by_runstone(callback.run)
         assert [step for step, _ in rows.get("loss_step", [])] == steps
         assert [step for step, _ in rows["loss_epoch"]] == [4, 9]
+
+
+def test_A4_every_row_lies_on_the_axis_of_steps_and_rows_of_one_step_are_one(tmp_path: Path) -> None:
+    callback = _tracking(tmp_path)
+    config = Config(accumulate=2, val_interval=0.5, val_loaders=1)
+    _trainer(tmp_path, [callback], logger=False, **config.trainer_options()).fit(config.model())
+    rows = _logged_by_runstone(callback.run)
+    axis = [step for step, _ in rows["loss_step"]]
+    assert axis == list(range(len(axis)))
+    for name in ("val_loss_epoch", "val_plain_0", "loss_epoch"):
+        assert {step for step, _ in rows[name]} <= set(axis), name
+
+
+def test_A9_a_value_that_was_not_logged_again_is_kept_once_if_so_wanted(tmp_path: Path) -> None:
+    found = []
+    for repeat in (True, False):
+        callback, config = _tracking(tmp_path, repeat=repeat), Config()
+        _trainer(tmp_path, [callback], logger=False, **config.trainer_options()).fit(config.model())
+        rows = _logged_by_runstone(callback.run)
+        found.append((len(rows["sometimes"]), len(rows["step_only"])))
+    (repeated, steps), (once, same) = found
+    assert steps == same
+    assert once < repeated
 
 
 def test_A10_metrics_that_the_module_logs_after_our_hooks_are_there(tmp_path: Path) -> None:

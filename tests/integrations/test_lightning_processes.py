@@ -122,13 +122,15 @@ def test_C1_a_process_ended_by_a_signal_leaves_the_right_status(
     assert len(info.series("loss_step")) >= 5
 
 
-def test_D1_two_ranks_make_one_run_and_stop_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reason", "status"), [("stop", "stopped"), ("prune", "pruned")])
+def test_D1_C4_two_ranks_make_one_run_and_stop_together(reason: str, status: str, tmp_path: Path) -> None:
     code, errors = _run(
         tmp_path,
-        """
+        f"reason = {reason!r}"
+        + """
 def ask(trainer):
     if trainer.is_global_zero:
-        runstone.open_workspace("ws").request_stop(tracking.run.id)
+        runstone.open_workspace("ws").request_stop(tracking.run.id, reason)
 one = trainer(At(6, ask), tracking, strategy="ddp", devices=2, max_epochs=50)
 one.fit(Model())
 open(f"rank{one.global_rank}", "w").write(f"{one.global_step} {tracking.run is not None}")
@@ -137,7 +139,8 @@ open(f"rank{one.global_rank}", "w").write(f"{one.global_step} {tracking.run is n
     assert code == 0, errors
     assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["7 True", "7 False"]
     info = _the_run(tmp_path)
-    assert info.status == "stopped"
+    assert info.status == status
+    assert info.tags["lightning.ended_by"] == f"runstone: {reason}"
     assert info.series("loss_step").step.tolist() == list(range(7))
     assert info.series("val_loss").step.tolist() == [4, 6]
     assert [(one.rank, one.role) for one in read_journal(info.path).writers if one.role == "main"] == [(0, "main")]
@@ -159,6 +162,54 @@ trainer(tracking, At(6, fail), strategy="ddp", devices=2, max_epochs=50).fit(Mod
     assert info.status == "failed", errors
     assert info.failure is not None
     assert (info.failure.type, info.failure.message) == ("LookupError", "only here")
+    assert len(info.attempts) == 1
+
+
+def test_D2_the_errors_of_all_ranks_are_kept_and_the_first_is_shown(tmp_path: Path) -> None:
+    code, errors = _run(
+        tmp_path,
+        """
+def fail(trainer):
+    if trainer.global_rank == 1:
+        time.sleep(1.5)
+        raise LookupError("the second")
+    raise LookupError("the first")
+trainer(tracking, At(6, fail), strategy="ddp", devices=2, max_epochs=50).fit(Model())
+""",
+    )
+    assert code != 0
+    info = _the_run(tmp_path)
+    assert info.status == "failed", errors
+    assert info.failure is not None
+    assert info.failure.message == "the first"
+    journal = read_journal(info.path)
+    assert any("rank 1" in text and "the second" in text for text in journal.warnings), errors
+    assert len(info.attempts) == 1
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_D2_an_error_in_a_worker_that_lightning_started_is_kept_with_its_traceback(
+    rank: int, strategy: str, tmp_path: Path
+) -> None:
+    code, errors = _run(
+        tmp_path,
+        f"failing, strategy = {rank}, {strategy!r}"
+        + """
+class Fails(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.fit_loop.total_batch_idx == 4 and trainer.global_rank == failing:
+            raise LookupError("in a worker")
+if __name__ == "__main__":
+    trainer(tracking, Fails(), strategy=strategy, devices=2, max_epochs=50).fit(Model())
+""",
+    )
+    assert code != 0
+    info = _the_run(tmp_path)
+    assert info.status == "failed", errors
+    assert info.failure is not None
+    assert (info.failure.type, info.failure.message, info.failure.rank) == ("LookupError", "in a worker", rank)
+    assert "on_train_batch_end" in info.failure.traceback
     assert len(info.attempts) == 1
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import runstone
+from tests.recording.disk import disk_of
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,10 @@ def only_run(home: Path) -> Callable[[], runstone.RunInfo]:
         return runstone.RunInfo(folder)
 
     return read
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 3 MiB."""
+    with disk_of("3m", tmp_path / "disk") as place:
+        yield place

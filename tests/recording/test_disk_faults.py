@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,9 @@ import pytest
 
 import runstone
 from runstone import Status
+from tests.recording.disk import fill
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 3 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", place], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("may not mount a file system here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Leave not one page free."""
-    filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return filler
 
 
 def fill_page(journal: Path) -> None:
@@ -80,6 +59,7 @@ def test_training_survives_a_full_disk_and_every_point_is_there_or_counted(
         print(json.dumps([lost, run.dropped]))
         """,
         RUNSTONE_LOG=backend,
+        RUNSTONE_SPILL="off",
     )
     assert ended.code == 0, ended.errors
     lost, dropped = json.loads(ended.output)
@@ -99,7 +79,8 @@ def test_training_survives_a_full_disk_and_every_point_is_there_or_counted(
     assert np.array_equal(info.series("x").value, steps)
 
 
-def test_full_disk_raises_where_the_user_wants_that(small_disk: Path) -> None:
+def test_full_disk_raises_where_the_user_wants_that(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNSTONE_SPILL", "off")
     run = runstone.start_run(workspace=small_disk, on_error="raise", environment=False)
     run.log({"x": 0.0})
     filler = fill(small_disk)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,8 @@ with runstone.start_run(run_id="one", environment=False) as run:
     run.log({"x": 1.0}, step=0)
     """
 WAIT = "print('ready', flush=True); sys.stdin.readline()\n"
+LIMIT_S = 2.0
+"""How much longer a process may take to end than it would without a run; and how long the tests let it take in all."""
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,9 @@ WAIT = "print('ready', flush=True); sys.stdin.readline()\n"
         pytest.param(START + "sys.exit('no data')", 1, Status.FAILED, ("SystemExit", "no data"), id="exit-text"),
         pytest.param(START + "1 / 0", 1, Status.FAILED, ("ZeroDivisionError", "division by zero"), id="exception"),
         pytest.param(START + "raise KeyboardInterrupt", -2, Status.STOPPED, None, id="interrupt"),
+        pytest.param(START + "signal.raise_signal(signal.SIGINT)", -2, Status.STOPPED, None, id="int"),
         pytest.param(START + "os._exit(5)", 5, Status.CRASHED, None, id="os-exit"),
+        pytest.param(START + "os.abort()", -6, Status.CRASHED, None, id="abort"),
         pytest.param(START + "os.kill(os.getpid(), signal.SIGKILL)", -9, Status.CRASHED, None, id="kill"),
         pytest.param(START + "os.kill(os.getpid(), signal.SIGHUP)", -1, Status.CRASHED, None, id="hangup"),
         pytest.param(START + "os.kill(os.getpid(), signal.SIGTERM)", -15, Status.STOPPED, None, id="term"),
@@ -81,6 +86,7 @@ def test_run_tells_the_cause_of_its_end_and_the_exit_code_stays(
     ended = run_program(program)
     info = only_run()
     assert (ended.code, info.status) == (code, status), ended.errors
+    assert info.attempts[0].ended_at is not None
     assert info.series("x").value.tolist() == [1.0]
     told = (info.failure.type, info.failure.message) if info.failure else None
     assert told == failure
@@ -89,10 +95,68 @@ def test_run_tells_the_cause_of_its_end_and_the_exit_code_stays(
         assert '"<string>", line ' in info.failure.traceback
 
 
-def test_traceback_of_the_user_is_the_same_with_and_without_a_run(run_program: Callable[..., object]) -> None:
-    failing = "\ndef f():\n    raise LookupError('nothing')\nf()\n"
-    plain = "\n" * START.count("\n") + failing
-    assert run_program(START + failing).errors == run_program(plain).errors
+RAISE = "def f():\n    raise LookupError('nothing')\n"
+CHAIN = "try:\n    f()\nexcept LookupError as error:\n    raise ValueError('more') from error\n"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param("", id="end"),
+        pytest.param("sys.exit(7)", id="exit"),
+        pytest.param("sys.exit('why')", id="exit-text"),
+        pytest.param(RAISE + "f()", id="exception"),
+        pytest.param(RAISE + CHAIN, id="chain"),
+        pytest.param("raise ExceptionGroup('several', [ValueError(1), KeyError(2)])", id="group"),
+        pytest.param("signal.raise_signal(signal.SIGINT)", id="int"),
+        pytest.param("signal.raise_signal(signal.SIGTERM)", id="term"),
+        pytest.param("signal.raise_signal(signal.SIGHUP)", id="hangup"),
+        pytest.param("signal.raise_signal(signal.SIGKILL)", id="kill"),
+        pytest.param("os._exit(9)", id="os-exit"),
+        pytest.param("os.close(1); os.close(2)", id="closed-output"),
+        pytest.param(
+            "threading.Thread(target=lambda: [0 for _ in iter(int, 1)], daemon=True).start()\n" + RAISE + "f()",
+            id="exception-beside-a-daemon-thread",
+        ),
+    ],
+)
+def test_process_ends_as_it_would_without_a_run_and_hardly_later(
+    start: Callable[..., Any], ending: str, tmp_path: Path
+) -> None:
+    program = START + "pathlib.Path('last').write_text(str(time.monotonic()))\n" + ending
+    plain = program.replace("import runstone", "").replace("run = ", "run = 0 #").replace("run.log", "#")
+    found = []
+    for source in (program, plain):
+        ended = start("import pathlib, time\n" + source).end()
+        after_s = time.monotonic() - float((tmp_path / "last").read_text())
+        found.append((ended.code, ended.output, ended.errors))
+        assert after_s < LIMIT_S
+    assert found[0] == found[1]
+
+
+def test_process_with_everything_switched_on_ends_within_two_seconds(
+    start: Callable[..., Any], only_run: Read, tmp_path: Path
+) -> None:
+    program = start(
+        """
+        import pathlib, threading, time
+        import runstone
+        run = runstone.start_run(run_id="one", system_metrics=0.5)
+        def log():
+            for step in iter(int, 1):
+                run.log({"y": 1.0})
+        threading.Thread(target=log, daemon=True).start()
+        run.log({"x": 1.0}, step=0)
+        time.sleep(1.0)
+        pathlib.Path("last").write_text(str(time.monotonic()))
+        """,
+        RUNSTONE_ON_ERROR="warn",
+    )
+    ended = program.end()
+    assert time.monotonic() - float((tmp_path / "last").read_text()) < LIMIT_S
+    assert ended.code == 0
+    assert only_run().status is Status.FINISHED
+    assert only_run().environment is not None
 
 
 def test_run_ends_within_two_seconds_of_its_process_while_the_snapshot_is_slow(

@@ -215,6 +215,39 @@ def test_params_of_any_length_are_kept() -> None:
     assert log(params) == params
 
 
+@pytest.mark.parametrize("backend", ["mmap", "append"])
+def test_params_however_long_many_or_deep_leave_the_metrics_alone(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setenv("RUNSTONE_LOG", backend)
+    deep: dict[str, Any] = {"bottom": 1}
+    for _ in range(1000):
+        deep = {"d": deep}
+    run = runstone.start_run(environment=False, on_error="warn")
+    run.log({"x": 0.0}, step=0)
+    run.log_params({"long": "x" * 1_000_000})
+    run.log({"x": 1.0}, step=1)
+    run.log_params({f"p{number}": number for number in range(100_000)})
+    run.log({"x": 2.0}, step=2)
+    with pytest.warns(runstone.TrackingWarning, match=r"kept as text with their type: 'deep\.d\.d"):
+        run.log_params({"deep": deep, "beside": True})
+    run.log({"x": 3.0}, step=3)
+    run.finish()
+    info = run.read()
+    assert info.series("x").value.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert len(info.params["long"]) == 1_000_000
+    assert [info.params[f"p{number}"] for number in range(100_000)] == list(range(100_000))
+    assert info.params["beside"] is True
+    depth, inside = 0, info.params["deep"]
+    while isinstance(inside, dict):
+        depth, inside = depth + 1, inside["d"]
+    assert depth > 10
+    assert "nested too deep" in inside
+    assert len(info.flat_params) == 100_003
+    (found,) = run.workspace.runs("params.p99999 = 99999 and params.beside = true")
+    assert found.id == run.id
+
+
 def test_keys_that_json_cannot_tell_apart_are_all_kept() -> None:
     run = runstone.start_run(environment=False, on_error="warn")
     with pytest.warns(runstone.TrackingWarning, match="as text"):

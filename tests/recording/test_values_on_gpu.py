@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import runstone
-from runstone.runlog.pending import CudaCopies, Pending
+from runstone.runlog.devices import CudaCopies, start_copy
+from runstone.runlog.pending import Pending
 
 Event = Callable[[], bool]
 
@@ -234,14 +235,7 @@ def test_tensors_of_torch_go_through_cells_of_their_type(run: runstone.Run) -> N
     class OnGpu(torch.Tensor):  # type: ignore[misc, name-defined]
         is_cuda = True
 
-    class Event:
-        def record(self) -> None:
-            self.is_done = True
-
-        def query(self) -> bool:
-            return self.is_done
-
-    pending(run).start_copy = CudaCopies(pin_memory=False, new_event=Event).start
+    pending(run).start_copy = CudaCopies(pin_memory=False).start
     tensors = {
         "float32": torch.tensor(0.1),
         "bfloat16": torch.tensor(0.1, dtype=torch.bfloat16),
@@ -279,7 +273,7 @@ def test_cuda_tensors_never_make_the_training_thread_wait(run: runstone.Run) -> 
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    pending(run).start_copy = None
+    pending(run).start_copy = start_copy
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -308,7 +302,7 @@ def test_capture_of_a_cuda_graph_is_not_disturbed(run: runstone.Run) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    pending(run).start_copy = None
+    pending(run).start_copy = start_copy
     weight = torch.ones((), device="cuda")
     for step in range(20):
         run.log({"x": weight}, step=step)
@@ -336,7 +330,7 @@ def test_a_gpu_that_is_busy_holds_up_no_log_call(run: runstone.Run) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    pending(run).start_copy = None
+    pending(run).start_copy = start_copy
     run.log({"warm-up": torch.ones((), device="cuda")})
     run._log.points.flush(10.0)
     torch.cuda._sleep(2_000_000_000)  # about a second
@@ -347,6 +341,101 @@ def test_a_gpu_that_is_busy_holds_up_no_log_call(run: runstone.Run) -> None:
     assert time.perf_counter() - begin < 0.5
     run.finish()
     assert len(run.read().series("x")) == 100
+
+
+# --- JAX, TensorFlow, CuPy -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.heavy
+def test_jax_arrays_are_not_waited_for(run: runstone.Run) -> None:
+    jax = pytest.importorskip("jax")
+    pending(run).start_copy = start_copy
+    numpy = jax.numpy
+    size = 400 if jax.default_backend() == "cpu" else 8192
+    big = numpy.ones((size, size))
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def slow(matrix: Any) -> Any:
+        for _ in range(20):
+            matrix = (matrix @ matrix) * 1e-3
+        return matrix.mean()
+
+    slow(big).astype(numpy.bfloat16).block_until_ready()  # compiled
+    for step in range(3):
+        value = slow(big)
+        values = {"loss": value, "half": value.astype(numpy.bfloat16), "count": numpy.array(step)}
+        was_ready = value.is_ready()
+        run.log(values, step=step)
+        assert was_ready or not value.is_ready()  # the call returned before it was computed
+    run.log({"loss": 1.0}, step=3)
+    with pytest.raises(runstone.InvalidValue, match="must be one number"):
+        run.log({"x": slow(big) + numpy.ones(3)})
+    run.finish()
+    info = run.read()
+    assert info.series("loss").step.tolist() == [0, 1, 2, 3]
+    assert info.series("loss").value.tolist()[:3] == [float(slow(big))] * 3
+    assert info.series("count").value.tolist() == [0, 1, 2]
+    assert info.dropped == 0
+
+
+class Fetched:
+    """Stands for a tensor of TensorFlow on a GPU: whoever asks it waits, and only the keeper may."""
+
+    device = "/job:localhost/replica:0/task:0/device:GPU:0"
+    shape = ()
+    dtype = "float32"
+
+    def __init__(self, number: float) -> None:
+        self._number = number
+        self.asked_by: list[str] = []
+
+    def numpy(self) -> Any:
+        self.asked_by.append(threading.current_thread().name)
+        return np.float32(self._number)
+
+    def __float__(self) -> float:
+        raise AssertionError("the training thread would wait for the GPU here")
+
+
+def test_tensors_that_tell_nothing_are_fetched_by_the_keeper(run: runstone.Run) -> None:
+    pending(run).start_copy = start_copy
+    tensor = Fetched(0.5)
+    run.log({"x": tensor}, step=0)
+    wait_until(lambda: "x" in run.read().metrics)
+    assert tensor.asked_by == ["runstone-keeper"]
+    run.finish()
+    assert steps_and_values(run, "x") == [(0, 0.5)]
+
+
+class OnDevice:
+    """Stands for an array of CuPy, which its owner goes on to change."""
+
+    __cuda_array_interface__: dict[str, Any] = {}
+    shape = (1,)
+    dtype = "float64"
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def copy(self) -> OnDevice:
+        return OnDevice(self.number)
+
+    def item(self) -> float:
+        return self.number
+
+    def __iadd__(self, other: float) -> OnDevice:
+        self.number += other
+        return self
+
+
+def test_arrays_that_are_changed_after_the_call_are_kept_as_they_were(run: runstone.Run) -> None:
+    pending(run).start_copy = start_copy
+    value = OnDevice(0.0)
+    for step in range(100):
+        run.log({"x": value}, step=step)
+        value += 1.0
+    run.finish()
+    assert steps_and_values(run, "x") == [(step, float(step)) for step in range(100)]
 
 
 def test_logging_plain_values_loads_no_torch(tmp_path: Path) -> None:

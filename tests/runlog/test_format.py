@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 import runstone
 from runstone.params import is_equal
 from runstone.runlog import format as fmt
+from runstone.runlog.keys import KeyTable
 from runstone.runlog.reader import read_journal
 from runstone.runlog.series import MetricLog
-from runstone.runlog.tail import MetricTail
+from runstone.runlog.tail import MetricTail, WriterTail
+from runstone.runlog.writer import RunLog
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 any_text = st.text(st.characters(), max_size=10)
@@ -68,9 +71,15 @@ def test_segment_of_a_later_format_is_refused_and_a_later_minor_is_read(monkeypa
         fmt.unpack_header(major)
 
 
+def unpacked(data: bytes) -> dict[int, tuple[str, int]]:
+    found = fmt.unpack_keys(data)
+    assert found.end <= len(data)
+    return dict(zip(found.ids, zip(found.names, found.kinds, strict=True), strict=True))
+
+
 @given(keys=key_tables, torn=st.binary(max_size=7))
 def test_names_of_metrics_round_trip_and_a_torn_tail_is_left_out(keys: dict[int, tuple[str, int]], torn: bytes) -> None:
-    assert fmt.unpack_keys(pack_keys(keys) + torn) == keys
+    assert unpacked(pack_keys(keys) + torn) == keys
 
 
 @given(keys=key_tables, data=st.data())
@@ -85,7 +94,7 @@ def test_damaged_name_costs_no_other_name(keys: dict[int, tuple[str, int]], data
         offset += size
     begin, size, hit = data.draw(st.sampled_from(records))
     packed[begin + data.draw(st.integers(4, size - 1))] ^= data.draw(st.integers(1, 255))  # all but its length
-    assert fmt.unpack_keys(bytes(packed)) == {key: value for key, value in keys.items() if key != hit}
+    assert unpacked(bytes(packed)) == {key: value for key, value in keys.items() if key != hit}
 
 
 @given(event=st.dictionaries(any_text.filter(lambda key: key != "event"), json_values, max_size=4), torn=any_text)
@@ -318,3 +327,38 @@ def test_later_words_are_read_as_far_as_they_are_known(recorded: Path) -> None:
     text = journal.read_bytes().replace(b'"status":"finished"', b'"status":"exploded","more":[1]')
     journal.write_bytes(text + b'{"event":"sung","at":1.0,"song":{}}\n')
     assert runstone.RunInfo(recorded).status is runstone.Status.FINISHED
+
+
+def test_points_stay_in_order_while_the_writer_goes_on_to_its_next_segment(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    steps = iter(range(10_000))
+
+    def record(count: int) -> None:
+        for _ in range(count):
+            log.points.log({"x": 1.0}, next(steps))
+
+    record(fmt.FIRST_SLOTS - 10)  # the first segment is nearly full
+    log.points.tend()  # and the second prepared
+    tail = WriterTail(tmp_path, log.writer.hex())
+    found: list[int] = []
+    for slots in tail.poll([0, 1]):
+        found += slots["step"].tolist()
+        if len(found) == fmt.FIRST_SLOTS - 10:
+            record(30)  # while a reader stands between the two
+    for slots in tail.poll([0, 1]):
+        found += slots["step"].tolist()
+    log.close()
+    assert found == list(range(fmt.FIRST_SLOTS + 20))
+
+
+def test_names_that_come_later_are_read_on_from_where_the_file_ended(tmp_path: Path) -> None:
+    table, path = KeyTable(tmp_path / "w.keys"), tmp_path / "w.keys"
+    assert not table.knows(np.array([1], np.uint32)).any()
+    path.write_bytes(fmt.pack_key(1, 0, "a") + fmt.pack_key(2, 1, "b")[:-1])
+    assert table.knows(np.array([1, 2], np.uint32)).tolist() == [True, False]
+    whole = fmt.pack_key(1, 0, "a") + fmt.pack_key(2, 1, "b") + fmt.pack_key(3, 77, "of a later version")
+    path.write_bytes(bytes(len(fmt.pack_key(1, 0, "a"))) + whole[len(fmt.pack_key(1, 0, "a")) :])  # read once only
+    assert table.knows(np.array([2, 1, 3, 2**32 - 1], np.uint32)).tolist() == [True, True, False, False]
+    path.write_bytes(whole + fmt.pack_key(2**31, 0, "no writer counts so far"))
+    assert not table.knows(np.array([2**31], np.uint32)).any()
+    assert (table.names[1], table.names[2], len(table)) == ("a", "b", 3)

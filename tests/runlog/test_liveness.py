@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -226,12 +229,99 @@ def test_stop_word_grows_only_and_reaches_runs_with_and_without_a_map(folder: Pa
 def test_trouble_of_the_storage_is_noted_in_the_run_once(opened: Open, folder: Path) -> None:
     log = opened(backend="append")
     log.points.log({"x": 1.0}, 0)
-    os.close(log.points._fd)  # type: ignore[union-attr, arg-type]  # as if the file system had gone
+    os.close(log.points._file.fd)  # type: ignore[union-attr]  # as if the file system had gone
     for _ in range(3):
         log.care()
-    log.points._fd = None  # type: ignore[union-attr]
+    log.points._file = None  # type: ignore[union-attr]
     (warning,) = read_journal(folder).warnings
     assert warning.startswith("the storage below the run is in trouble: ")
+
+
+WRITER = """
+import ctypes, sys, time
+import runstone
+run = runstone.start_run(run_id="stopped", environment=False)
+run.log({"x": 1.0}, step=0)
+print("ready", flush=True)
+if sys.argv[1:] == ["hold"]:
+    ctypes.PyDLL(None).usleep(1_000_000)  # nothing of Python runs meanwhile, the keeper neither
+    print("held", flush=True)
+sys.stdin.readline()
+run.log({"x": 2.0}, step=1)
+run.finish()
+"""
+
+
+@pytest.fixture
+def writer(home: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a training, as a process."""
+    processes = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, *arguments],
+            env={**os.environ, "RUNSTONE_WORKSPACE": str(home)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def assert_running_at_any_time(home: Path) -> None:
+    workspace = runstone.Workspace(home)
+    path = home / "runs" / "default" / "stopped"
+    minute, hour, year = 60.0, 3600.0, 365 * 86400.0
+    for later in (0, minute, 10 * minute, hour, year, -hour, -year):
+        state = read_journal(path, now=time.time() + later)
+        assert state.status is Status.RUNNING, later
+        assert state.ended_at is None
+    assert runstone.RunInfo(path).status is Status.RUNNING
+    assert [info.status for info in workspace.runs("status = 'running'")] == [Status.RUNNING]
+
+
+def test_stopped_process_runs_for_whatever_a_clock_says_and_one_that_is_killed_does_not(
+    writer: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    process = writer()
+    process.send_signal(signal.SIGSTOP)
+    (status,) = (home / "runs" / "default" / "stopped").glob("*.status")
+    head = read_status(status)
+    time.sleep(1.0)  # of silence: longer than from one beat to the next
+    assert read_status(status) == head
+    assert_running_at_any_time(home)
+    process.send_signal(signal.SIGCONT)
+    process.communicate("go\n", timeout=30)
+    info = runstone.Workspace(home).run("stopped")
+    assert info.status is Status.FINISHED
+    assert info.series("x").value.tolist() == [1.0, 2.0]
+    again = writer()
+    again.send_signal(signal.SIGSTOP)
+    assert_running_at_any_time(home)
+    begin = time.monotonic()
+    again.send_signal(signal.SIGKILL)
+    again.wait(30)
+    assert runstone.Workspace(home).run("stopped").status is Status.CRASHED
+    assert time.monotonic() - begin < 5
+
+
+def test_process_that_does_not_let_go_of_the_interpreter_runs(
+    writer: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    process = writer("hold")
+    assert_running_at_any_time(home)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.communicate("go\n", timeout=30)
+    assert runstone.Workspace(home).run("stopped").status is Status.FINISHED
 
 
 def open_files() -> int:

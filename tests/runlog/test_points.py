@@ -6,6 +6,7 @@ import itertools
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from runstone.runlog.mapped import MappedPoints
 from runstone.runlog.points import open_points
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
+from runstone.runlog.writer import RunLog
 
 Points = MappedPoints | AppendedPoints
 
@@ -149,7 +151,7 @@ def test_limit_on_file_size_makes_segments_smaller_and_then_drops(tmp_path: Path
         assert refused == points.dropped == 7000 - 3 * 2048
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    points._retry_at = 0.0  # a second later
+    points._files.retry_at = 0.0  # a second later
     points.log({"x": 7000.0}, 7000)
     points.close()
     assert MetricLog(tmp_path).series("x").value.tolist() == [*np.arange(3 * 2048.0), 7000.0]
@@ -225,6 +227,31 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         points.close()
         os.close(directory)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_names_of_new_files_are_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = tmp_path / "ws" / "runs" / "project" / "one"
+    folder.mkdir(parents=True)
+    log = RunLog(folder, role="edit")  # which has no keeper beside this test
+    log.care()
+    assert synced == [str(folder), *map(str, folder.parents[:4])]  # a run's own entry may be as new
+    time.sleep(0.15)
+    log.care()
+    synced.clear()
+    log.care()
+    assert synced == []
+    log.points.log({"x": 1.0}, 0)
+    log.care()
+    assert synced == [str(folder)]
+    log.close()
 
 
 # --- file systems --------------------------------------------------------------------------------------------------

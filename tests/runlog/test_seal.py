@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,125 @@ def test_follow_gives_what_is_there_and_what_comes_until_the_end(home: Path) -> 
     assert process.wait() == 0
     assert [value for portion in portions for value in portion] == [float(step) for step in range(40)]
     assert len(portions) > 3
+
+
+def test_a_point_is_followed_within_a_tenth_of_a_second(home: Path) -> None:
+    """The run logs its next point only when the follower has the last one, so none comes with another or the end."""
+    program = (
+        "import runstone, sys\n"
+        "with runstone.start_run(run_id='followed', environment=False) as run:\n"
+        "    print('ready', flush=True)\n"
+        "    while sys.stdin.readline():\n"
+        "        run.log({'x': 1.0})\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "RUNSTONE_WORKSPACE": str(home)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        follower = runstone.Workspace(home).run("followed").follow()
+        delays = []
+        for _ in range(20):
+            began = time.perf_counter()
+            print(file=process.stdin, flush=True)
+            assert next(follower)["x"].value.tolist() == [1.0]
+            delays.append(time.perf_counter() - began)
+        process.stdin.close()
+        assert list(follower) == []
+    assert sorted(delays)[5] < 0.1  # on a busy machine some may take longer
+
+
+def test_a_series_is_numpy_pandas_and_arrow(home: Path) -> None:
+    folder = record(home, count=20)
+    for _sealed in range(2):
+        info = runstone.RunInfo(folder)
+        for name, kind in (("loss", "f"), ("epoch", "i"), ("is_best", "b")):
+            series = info.series(name)
+            frame, table = series.to_pandas(), series.to_arrow()
+            assert series.value.dtype.kind == kind
+            assert list(frame.columns) == table.column_names == ["step", "value", "wall_s"]
+            for column in frame.columns:
+                assert np.array_equal(frame[column].to_numpy(), getattr(series, column), equal_nan=True)
+                assert np.array_equal(table[column].to_numpy(), getattr(series, column), equal_nan=True)
+            series.value[0] = 0  # it is the caller's own
+        assert math.isclose(info.series("loss").value[0], 1.0)
+        seal(folder)
+
+
+def test_a_log_of_any_length_is_sealed_and_read_in_batches(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, writers, types and texts among each other, in batches and row groups of a few points."""
+    rng = np.random.default_rng(0)
+    for attempt in range(3):
+        with runstone.start_run(workspace=home, run_id="r1", environment=False) as run:
+            for step in range(30 * attempt, 30 * attempt + 60):
+                run.log({f"m{number}": step if rng.random() < 0.3 else step / 2 for number in range(9)}, step=step)
+                if step % 5 == 0:
+                    run.log({f"m{step % 3}": f"text {step}", "phase": "é😀"}, step=step)
+            run.log_series("long", np.arange(2000), np.arange(2000) * (0.5 if attempt else 1))
+    folder = run.path
+    expected = [content(folder, attempt) for attempt in (None, "all", 1, 2, 3)]
+    texts = [MetricLog(folder).records(name) for name in ("m0", "m1", "m2", "phase")]
+    summaries = repr(MetricLog(folder).summaries())
+    from runstone.runlog import live, sealed
+
+    for module, name, size in ((live, "BATCH_POINTS", 700), (sealed, "BATCH_POINTS", 700), (sealed, "GROUP_ROWS", 333)):
+        monkeypatch.setattr(module, name, size)
+
+    def assert_the_same() -> None:
+        found = [content(folder, attempt) for attempt in (None, "all", 1, 2, 3)]
+        assert [{name: rows[:2] for name, rows in metrics.items()} for metrics in found] == [
+            {name: rows[:2] for name, rows in metrics.items()} for metrics in expected
+        ]
+        again = [MetricLog(folder).records(name) for name in ("m0", "m1", "m2", "phase")]
+        assert [[(row[0], *row[2:]) for row in rows] for rows in again] == [
+            [(row[0], *row[2:]) for row in rows] for rows in texts
+        ]
+
+    assert_the_same()
+    assert repr(MetricLog(folder).summaries()) == summaries
+    seal(folder)
+    assert_the_same()
+    groups = pq.ParquetFile(folder / "metrics.parquet").metadata
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups - 1)] == [333] * (
+        groups.num_row_groups - 1
+    )
+    frame = pd.read_parquet(folder / "metrics.parquet")
+    assert frame["metric"].tolist() == sorted(frame["metric"].tolist())
+    beside = sum(len(MetricLog(folder).records(name, attempt="all")) for name in ("m0", "m1", "m2"))
+    assert len(frame) == sum(len(rows[0]) for rows in expected[1].values()) + beside
+
+
+def test_many_names_share_row_groups_and_a_small_footer(home: Path) -> None:
+    with runstone.start_run(workspace=home, environment=False) as run:
+        for number in range(20_000):
+            run.log({f"layer {number}/norm": float(number)}, step=number)
+    seal(run.path)
+    path = run.path / "metrics.parquet"
+    metadata = pq.ParquetFile(path).metadata
+    assert metadata.num_row_groups == 1
+    assert path.stat().st_size < 20 * 20_000
+    for value in (metadata.metadata or {}).values():
+        value.decode("ascii")  # other readers want text
+    log = MetricLog(run.path)
+    assert len(log.names) == 20_000
+    assert log.series("layer 12345/norm").value.tolist() == [12345.0]
+    assert log.summaries()["layer 19999/norm"].first_step == 19999
+    frame = pd.read_parquet(path, filters=[("metric", "==", "layer 7/norm")])
+    assert frame["value"].tolist() == [7.0]
+
+
+def test_a_damaged_footer_is_told(home: Path) -> None:
+    folder = record(home)
+    seal(folder)
+    path = folder / "metrics.parquet"
+    data = path.read_bytes()
+    place = data.rindex(b"runstone.places") + 60
+    path.chmod(0o644)
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(runstone.FormatError, match="damaged"):
+        runstone.RunInfo(folder).series("loss")

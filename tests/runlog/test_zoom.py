@@ -128,3 +128,55 @@ def test_bad_requests_are_told(home: Path) -> None:
         run.read().zoom("loss", buckets=0)
     with pytest.raises(runstone.MetricNotFound, match="'loss'"):
         run.read().zoom("los")
+
+
+def same(one: runstone.Series, other: runstone.Series) -> bool:
+    columns = ("step", "value", "wall_s")
+    return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in columns)
+
+
+@pytest.mark.parametrize("kind", ["float", "int"])
+def test_a_metric_too_long_for_memory_shows_the_same(home: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    values = np.cumsum(rng.standard_normal(50_000))
+    values[rng.integers(0, 50_000, 30)] = np.nan
+    steps = np.cumsum(rng.integers(0, 4, 50_000))
+    with runstone.start_run(workspace=home, environment=False) as run:
+        for part in np.array_split(np.arange(50_000), 7):
+            run.log_series("x", steps[part], values[part] if kind == "float" else part * 3 % 1000)
+            run.log({"y": 1.0})
+    ranges = [(None, None), (0, 10**9), (100, 90_000), (50_000, 50_100), (10**9, None), (None, -1), (7, 7)]
+    asked = [(buckets, first, last) for buckets in (3, 100, 2000) for first, last in ranges]
+    log = MetricLog(run.path)
+    held = [zoom(log, "x", buckets=buckets, first=first, last=last) for buckets, first, last in asked]
+    monkeypatch.setattr(zooming, "LONG_POINTS", 1000)
+    monkeypatch.setattr(zooming, "_PIECE_ROWS", 3001)
+    log = MetricLog(run.path)
+    for (buckets, first, last), expected in zip(asked, held, strict=True):
+        assert same(zoom(log, "x", buckets=buckets, first=first, last=last), expected)
+    assert not log._curves  # none was put together in memory
+
+
+def test_a_long_metric_whose_steps_go_back_is_shown_all_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zooming, "LONG_POINTS", 1000)
+    with runstone.start_run(workspace=home, environment=False) as run:
+        run.log_series("x", np.arange(5000)[::-1], np.arange(5000.0))
+    found = zoom(MetricLog(run.path), "x", buckets=10)
+    assert (found.step[0], found.value[-1], len(found) <= 40) == (4999, 4999.0, True)
+
+
+def test_levels_made_in_pieces_are_those_of_the_whole(home: Path) -> None:
+    """A coarse level is made of a finer one, piece by piece; each must keep what `thin` keeps of all points."""
+    count = zooming.LEAST_POINTS * 2 + 1234
+    values = np.random.default_rng(0).standard_normal(count)
+    values[[7, 5000, 5001, 140_000]] = np.nan, np.inf, -np.inf, np.nan
+    with runstone.start_run(workspace=home, environment=False) as run:
+        run.log_series("x", np.arange(count), values)
+    seal(run.path)
+    sealed = MetricLog(run.path).sealed
+    assert sealed is not None
+    for bucket, table in zip(zooming.BUCKETS, zooming._levels_of(sealed, "x"), strict=True):
+        rows = thin(values, np.arange(0, count, bucket))
+        assert np.array_equal(table["row"].to_numpy(), rows)
+        assert np.array_equal(table["value"].to_numpy(), values[rows], equal_nan=True)
+        assert np.array_equal(table["step"].to_numpy(), rows)

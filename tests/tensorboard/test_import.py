@@ -79,10 +79,12 @@ def test_what_tensorboardx_writes_becomes_a_run(logs: Path, workspace: Workspace
     assert series.value.tolist() == [float(np.float32(1 / (step + 1))) for step in range(50)]
     assert math.isnan(info.metrics["val/loss"].last)
     assert info.tags == {"kind": "baseline", "imported_from": "tensorboard"}
-    assert info.notes == "## sample\nline\nof step 2"
+    assert info.series("sample").value.tolist() == [f"line\nof step {step}" for step in range(3)]
+    assert info.notes is None
     assert (info.group, info.project, info.status) == ("exp", "tb", runstone.Status.FINISHED)
-    assert results[0].not_carried == {"earlier text": 2, "histogram": 1, "image": 1}
-    assert info.warnings == ("not carried over from TensorBoard: 2 x earlier text, 1 x histogram, 1 x image",)
+    assert info.record_names == ["kind", "picture", "sample", "weights"]
+    assert (results[0].not_carried, info.warnings) == ({}, ())
+    assert (results[0].media_in, results[0].media_added, results[0].media_held) == (6, 6, 6)
     assert hparams.params == {"lr": 0.1, "model": "mlp", "deep": True}
     assert hparams.metrics["val/best"].last == 0.5
 
@@ -145,7 +147,7 @@ def test_what_is_no_scalar_is_counted_by_kind(logs: Path, workspace: Workspace, 
         (0, T0, Summary.Value(tag="x", simple_value=1.0)),
         (0, T0, tensor("h", "histograms", dtype=2, double_val=[1, 2, 3])),
         (1, T0, tensor("h", dtype=2, double_val=[1, 2, 3])),
-        (0, T0, tensor("i", "images", dtype=7, string_val=[b"png"])),
+        (0, T0, tensor("i", "images", dtype=7, string_val=[b"1", b"1"])),
         (0, T0, tensor("v", "pr_curves", dtype=1)),
         (0, T0, tensor("two", "scalars", dtype=1, float_val=[1, 2])),
         (0, T0, tensor("complex", dtype=8)),
@@ -159,10 +161,10 @@ def test_what_is_no_scalar_is_counted_by_kind(logs: Path, workspace: Workspace, 
     result, info = one(workspace, logs)
     assert list(info.metrics) == ["x"]
     assert result.not_carried == {
-        "audio": 1,
+        "audio that cannot be read": 1,
         "graph": 1,
-        "histogram": 2,
-        "image": 1,
+        "histogram that cannot be read": 2,
+        "image that is empty": 1,
         "point without a legal name": 2,
         "precision-recall curve": 1,
         "tensor": 2,
@@ -291,21 +293,27 @@ def test_folders_without_anything_to_carry_make_no_run(
         imported(workspace, tmp_path / "nowhere")
 
 
-def test_texts_become_tags_params_and_notes(logs: Path, workspace: Workspace, write_events: Write) -> None:
+def test_texts_stay_by_step_and_become_tags_and_params(logs: Path, workspace: Workspace, write_events: Write) -> None:
     write_events(
         logs / "r" / "events.out.tfevents.1",
         (0, T0, text("args/text_summary", json.dumps({"lr": 0.1, "nested": {"a": [1, 2]}}))),
         (0, T0, text("commit", "abc123 ")),
-        (0, T0, text("story", "word " * 100)),
+        (3, T0 + 3, text("story", "word " * 100)),
+        (4, T0 + 4, text("story", "x" * 100_000)),
+        (0, T0, text("mood", "good")),
+        (1, T0, text("mood", "bad")),
         (0, T0, text("broken", '{"a":')),
         (0, T0, tensor("table", "text", dtype=7, string_val=[b"a", b"b", b"c", b"d"])),
     )
     _result, info = one(workspace, logs)
     assert info.params == {"args": {"lr": 0.1, "nested": {"a": [1, 2]}}}
     assert info.tags == {"commit": "abc123", "broken": '{"a":', "imported_from": "tensorboard"}
-    assert info.notes is not None
-    assert "## story\nword" in info.notes
-    assert "## table\na\nb\nc\nd" in info.notes
+    assert info.notes is None
+    told = [(record.step, record.wall_s, record.kind, record.read_text()) for record in info.records("story")]
+    assert told == [(3, T0 + 3, "text", "word " * 100), (4, T0 + 4, "text", "x" * 100_000)]
+    assert info.series("mood").value.tolist() == ["good", "bad"]
+    assert info.series("table").value.tolist() == ["a\nb\nc\nd"]
+    assert info.series("commit").value.tolist() == ["abc123 "]
 
 
 def test_hparams_with_dots_are_nested_unless_another_stands_in_the_way(
@@ -388,7 +396,7 @@ def test_the_command_says_what_came_in_and_what_did_not(
     assert lines[-4:] == [
         "2 folders: 2 new",
         "2,000 points in the event files, 2,000 added, 2,000 in the runs",
-        "not carried over: image 2",
+        "not carried over: image that is empty 2",
         "not readable: 0 damaged records, 4 bytes of torn records, 0 bytes between records",
     ]
     assert {info.project for info in runstone.open_workspace(home).runs()} == {"logs"}

@@ -384,9 +384,18 @@ def test_tensorboard_itself_reads_a_mirror(tb: Path) -> None:
     with new_run(project="p", name="r", params={"lr": 0.1}) as run:
         for step in range(10):
             run.log({"../ä": step / 7})
+        run.log_image("picture", np.zeros((4, 6, 3)), step=3)
+        run.log_histogram("weights", [0.0, 1.0, 1.0], bins=2, step=4)
+        run.log_text("remark", "fine", step=5)
     mirror(run.path, tb)
     found = accumulator.EventAccumulator(str(only_folder(tb)))
     found.Reload()
     assert [event.step for event in found.Scalars("../ä")] == list(range(10))
     assert [event.value for event in found.Scalars("../ä")] == [float(np.float32(step / 7)) for step in range(10)]
     assert "_hparams_/session_start_info" in found.summary_metadata
+    assert [(event.step, event.width, event.height) for event in found.Images("picture")] == [(3, 6, 4)]
+    (weights,) = found.Tensors("weights")
+    assert weights.tensor_proto.tensor_content == np.array([[0, 0.5, 1], [0.5, 1, 2]]).tobytes()
+    assert [event.tensor_proto.string_val[0] for event in found.Tensors("remark")] == [b"fine"]
+    plugins = {tag: data.plugin_data.plugin_name for tag, data in found.summary_metadata.items()}
+    assert (plugins["weights"], plugins["remark"]) == ("histograms", "text")

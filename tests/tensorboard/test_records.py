@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runstone.tensorboard import records as tb_records
 from runstone.tensorboard.protos import Event
 from runstone.tensorboard.records import Losses, framed, masked_crc, records
 
@@ -14,7 +16,7 @@ WHOLE = b"".join(map(framed, CONTENTS))
 
 def read(data: bytes) -> tuple[list[bytes], Losses]:
     losses = Losses()
-    return list(records(data, losses)), losses
+    return [record for _place, record in records(data, losses)], losses
 
 
 def test_checksums_are_those_of_other_writers() -> None:
@@ -78,3 +80,9 @@ def test_events_survive_the_frame() -> None:
     event = Event(wall_time=1.5, step=-3, file_version="brain.Event:2")
     (found,), _losses = read(framed(event.SerializeToString()))
     assert Event.FromString(found) == event
+
+
+def test_a_record_beyond_the_limit_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tb_records, "MOST_RECORD_BYTES", 200)
+    found, losses = read(framed(b"before") + framed(bytes(300)) + framed(b"after"))
+    assert (found, losses) == ([b"before", b"after"], Losses(damaged=1))

@@ -46,6 +46,7 @@ def start_background(
     ranks: Mapping[str, int] | None = None,
     is_whole: Callable[[], bool] = lambda: True,
     second_look_s: float = SECOND_LOOK_S,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Background:
     """Begin to write `environment.<writer>.json` and `code.<writer>.patch` into a run's folder.
 
@@ -66,6 +67,7 @@ def start_background(
         is_whole: Asked by the thread; `False`: another rank of this host tells of machine and code, and this process
             only of itself.
         second_look_s: Seconds until the second look.
+        note: Told, by the thread, why something could not be written.
     """
     note_main()
     return Background(
@@ -77,6 +79,7 @@ def start_background(
         ranks=ranks,
         is_whole=is_whole,
         second_look_s=second_look_s,
+        note=note,
     )
 
 
@@ -94,7 +97,9 @@ class Background:
         ranks: Mapping[str, int] | None,
         is_whole: Callable[[], bool],
         second_look_s: float,
+        note: Callable[[str], None],
     ) -> None:
+        self._note = note
         self._run_path = run_path
         self._writer = writer
         self._store = store
@@ -181,8 +186,8 @@ class Background:
                 target=self._look_again, args=(snapshot,), name="runstone-environment-later", daemon=True
             )
             self._second.start()
-        except Exception as error:  # whatever it is, the run goes on; its owner asks for `error`
-            self.error = error
+        except Exception as error:  # whatever it is, the run goes on
+            self._fail("the environment", error)
 
     def _look_again(self, snapshot: dict[str, Any]) -> None:
         self._bell.acquire(timeout=max(0.0, self._second_look_at - time.monotonic()))
@@ -194,7 +199,12 @@ class Background:
             if self._run_path.exists():  # it may have been deleted since
                 self._write_snapshot({**snapshot, "later": later})
         except Exception as error:  # as above
-            self.error = error
+            self._fail("the second look at the environment", error)
+
+    def _fail(self, what: str, error: Exception) -> None:
+        self.error = error
+        with contextlib.suppress(Exception):  # the folder of the run may be gone, or its log closed
+            self._note(f"{what} could not be recorded: {type(error).__name__}: {error}")
 
     def _keep_patch(self, patch: bytes) -> str:
         name = f"code.{self._writer}.patch"
@@ -210,9 +220,13 @@ class Background:
         """Write a file for this user only: code, command lines and paths are nobody else's business."""
         path = self._run_path / name
         partial = path.with_name(f"{name}.partial")
-        fd = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        partial.replace(path)
+        try:
+            fd = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

@@ -93,6 +93,11 @@ def _summary(found: Sequence[ImportedFolder]) -> list[str]:
         f"{counted(points_in, 'point')} in the event files, {added:,} added, "
         f"{sum(one.points_held for one in found):,} in the runs",
     ]
+    if any(one.media_in or one.media_held for one in found):
+        lines.append(
+            f"{sum(one.media_in for one in found):,} media and texts in the event files, "
+            f"{sum(one.media_added for one in found):,} added, {sum(one.media_held for one in found):,} in the runs"
+        )
     left: Counter[str] = Counter()
     for one in found:
         left.update(one.not_carried)

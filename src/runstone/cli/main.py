@@ -25,6 +25,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # name: module, attribute, help. Help stands here too, so that `--help` loads no subcommand.
 _COMMANDS = {
     "env": ("runstone.cli.env", "env", "Show what a run would record of this machine, Python and code."),
+    "run": (
+        "runstone.cli.launch",
+        "run_command",
+        "Run any program as a run: what it prints, its arguments, how it ends.",
+    ),
+    "console": ("runstone.cli.console", "console_command", "Show what a run printed."),
     "runs": ("runstone.cli.runs", "runs", "List, show, delete and restore runs."),
     "compare": ("runstone.cli.compare", "compare_command", "Put runs side by side: what differs, and how they did."),
     "doctor": ("runstone.cli.doctor", "doctor_command", "Say what was wrong with a run."),
@@ -35,6 +41,7 @@ _COMMANDS = {
     ),
     "seal": ("runstone.cli.files", "seal_command", "Make the metrics of ended runs compact."),
     "export": ("runstone.cli.files", "export_command", "Write the points of runs as Parquet or CSV."),
+    "autolog": ("runstone.cli.autolog", "autolog_group", "Record trainings that do not ask for it, or not."),
     "import": ("runstone.cli.imports", "import_group", "Make runs of what other tools recorded."),
     "tensorboard": (
         "runstone.cli.tensorboard",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def tensorboard_command(
     ctx: click.Context, runs: Sequence[str], filter: str | None, logdir: Path | None, follow: bool
 ) -> None:
-    """Write runs as TensorBoard event files: metrics, params, notes and tags.
+    """Write runs as TensorBoard event files: metrics, media, texts, params, notes and tags.
 
     RUN is an id, its last 8 characters as lists show them, or a name. Without one, all runs of the workspace are
     written, and with --follow those too that start meanwhile. What is there already is not written again.
@@ -78,7 +79,9 @@ class _Followed:
         self._mirrors: dict[Path, RunMirror] = {}
         self._ended: set[Path] = set()
         self._points = 0
+        self._media = 0
         self._written = 0
+        self._left_out: Counter[str] = Counter()
 
     def look(self, paths: Sequence[Path]) -> bool:
         """Write what came of each run since the last look; return whether one of them goes on."""
@@ -106,25 +109,35 @@ class _Followed:
         mirror = self._mirrors.pop(path, None)
         if mirror is None:
             return
-        mirror.close()
-        self._points += mirror.written
-        self._written += 1
+        self._count(mirror)
         if mirror.is_busy_elsewhere:
             say(f"{clean(path.name)} was written by another process", stderr=True)
-        elif mirror.written:
-            say(f"{clean(mirror.folder)}  {counted(mirror.written, 'point')}")
+        elif mirror.written or mirror.media_written:
+            say(f"{clean(mirror.folder)}  {_told(mirror.written, mirror.media_written, '')}")
+
+    def _count(self, mirror: RunMirror) -> None:
+        mirror.close()
+        self._points += mirror.written
+        self._media += mirror.media_written
+        self._written += 1
+        self._left_out.update(mirror.left_out)
 
     def close(self) -> None:
         """Let go of all."""
         for mirror in self._mirrors.values():
-            mirror.close()
-            self._points += mirror.written
-            self._written += 1
-            if mirror.written:
-                say(f"{clean(mirror.folder)}  {counted(mirror.written, 'point')}  still running")
+            self._count(mirror)
+            if mirror.written or mirror.media_written:
+                say(f"{clean(mirror.folder)}  {_told(mirror.written, mirror.media_written, '')}  still running")
         self._mirrors.clear()
 
     def say_total(self) -> None:
         """Say what was done."""
         self.close()
-        say(f"{counted(self._written, 'run')}, {counted(self._points, 'new point')}")
+        say(f"{counted(self._written, 'run')}, {_told(self._points, self._media, 'new ')}")
+        for reason, count in sorted(self._left_out.items()):
+            say(f"left out: {count:,} x {clean(reason)}", stderr=True)
+
+
+def _told(points: int, media: int, new: str) -> str:
+    told = counted(points, f"{new}point")
+    return f"{told}, {media:,} {new}media and texts" if media else told

@@ -24,6 +24,7 @@ _WARM_UP_SHARE = 0.15
 _MOST_PAIRED = 160
 # A framework that only asks what GPUs there are may open a context, of half a GiB; a model on the GPU takes more.
 _MORE_THAN_A_CONTEXT = 1 << 30
+_BUSY_PROCESS = 80.0
 
 
 class NoData(Exception):
@@ -222,7 +223,11 @@ class Case:
             return True
         if used is not None and used.value.max() - used.value.min() > _MORE_THAN_A_CONTEXT:
             return True
-        return busiest > 0 and (held > 0 or self.env("frameworks.torch.is_cuda_initialized") is True)
+        if self.env("frameworks.torch.is_cuda_initialized") is not True:
+            return busiest > 0 and held > 0
+        # A small model may not show in the samples; what trains on the CPU shows there.
+        load = self.series("process/cpu_percent", gpu.rank)
+        return busiest > 0 or (load is not None and load.settled().median < _BUSY_PROCESS)
 
     def device(self, gpu: Gpu, field: str) -> float | None:
         """Return a number of the snapshot about a GPU."""

@@ -65,6 +65,8 @@ def sql_number(number: int | float) -> int | float | None:
 
 def sql_text(text: str) -> str:
     """Return text as SQLite can search it: without NUL and halves of surrogate pairs."""
+    if text.isascii() and "\0" not in text:
+        return text
     return _SURROGATES.sub("�", text.replace("\0", "␀"))
 
 

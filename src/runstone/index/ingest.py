@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runstone.errors import FormatError
+from runstone.index.figures import PackedFigures
 from runstone.index.records import RunRecord
 from runstone.runlog.liveness import boot_id
 from runstone.runlog.reader import JournalState, read_journal
 
 if TYPE_CHECKING:
-    from runstone.runlog.series import MetricLog
+    from runstone.runlog.summary import Summaries
 
 _STEADY_NS = 10_000_000_000
 """A folder is trusted by its time of change once that is this old: what is written into a file that is there
@@ -53,12 +54,14 @@ class Reading:
         record: The run; `None` where the folder holds no run (yet).
         known: The state of the folder before it was read.
         trouble: Why it could not be read, else empty.
+        progress: How far its points were read, for the next time; `None` where that is of no use.
     """
 
     folder: str
     record: RunRecord | None
     known: Known
     trouble: str = ""
+    progress: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,15 @@ def changes(workspace: Path, on_disk: Mapping[str, int], known: Mapping[str, Kno
     return found
 
 
-def read(workspace: Path, folder: str, mtime_ns: int) -> Reading:
-    """Read one run folder."""
-    from runstone.runlog.series import MetricLog  # loads numpy; a query over unchanged runs does without
+def read(workspace: Path, folder: str, mtime_ns: int, progress: bytes | None = None) -> Reading:
+    """Read one run folder.
 
+    Args:
+        workspace: Folder of the workspace.
+        folder: The run's, below `runs/`.
+        mtime_ns: When the folder changed last.
+        progress: How far its points were read before; only what came since is read then.
+    """
     path = workspace / "runs" / folder
     seen_at = time.time_ns()
     unsure = Known(mtime_ns, seen_at=seen_at)
@@ -132,15 +140,37 @@ def read(workspace: Path, folder: str, mtime_ns: int) -> Reading:
         journal = read_journal(path)
         if not journal.writers:
             return Reading(folder, None, unsure)
-        record = _record(folder, journal, MetricLog(path, journal))
+        lives = any(writer.is_alive for writer in journal.writers) or not journal.status.is_ended
+        metrics, progress = _metrics(path, journal, progress, lives=lives)
+        record = _record(folder, journal, metrics)
     except FormatError as error:
         return Reading(folder, None, unsure, trouble=str(error))
     except (OSError, ValueError, KeyError, TypeError) as error:  # damage: one folder must not hide the others
         trouble = f"run folder {folder} cannot be read: {type(error).__name__}: {error}"
         return Reading(folder, None, unsure, trouble=trouble)
-    if any(writer.is_alive for writer in journal.writers) or not record.status.is_ended:
-        return Reading(folder, record, unsure)
+    if lives:
+        return Reading(folder, record, unsure, progress=progress)
     return Reading(folder, record, Known(mtime_ns, signature, _is_over(journal), seen_at))
+
+
+def _metrics(
+    path: Path, journal: JournalState, before: bytes | None, *, lives: bool
+) -> tuple[PackedFigures, bytes | None]:
+    """Return what the metrics of a run come down to, and how far they were read."""
+    from runstone.runlog.progress import Progress  # loads numpy; a query over unchanged runs does without
+    from runstone.runlog.series import MetricLog
+
+    progress = Progress.from_bytes(path, before) if before is not None else None
+    if progress is None or not progress.advance(journal):
+        log = MetricLog(path, journal)
+        if not lives:
+            return _packed(log.summaries()), None
+        progress = Progress(log, journal)
+    return _packed(progress.summaries()), progress.to_bytes() if lives else None
+
+
+def _packed(summaries: Summaries) -> PackedFigures:
+    return PackedFigures.of(list(summaries), summaries.columns())
 
 
 def _is_over(journal: JournalState) -> bool:
@@ -166,7 +196,7 @@ def _signature(path: Path) -> str:
     return hashlib.blake2b(repr(files).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _record(folder: str, journal: JournalState, log: MetricLog) -> RunRecord:
+def _record(folder: str, journal: JournalState, metrics: PackedFigures) -> RunRecord:
     failure = journal.failure
     is_ended = journal.status.is_ended
     return RunRecord(
@@ -183,7 +213,7 @@ def _record(folder: str, journal: JournalState, log: MetricLog) -> RunRecord:
         failure=f"{failure.type}: {failure.message}" if failure is not None else None,
         params=journal.params,
         tags=journal.tags,
-        metrics=log.summaries(),
+        metrics=metrics,
         attempts=max(1, len(journal.attempts)),
         is_deleted=journal.is_deleted,
         dropped=journal.dropped,

@@ -7,24 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from runstone.index.figures import PackedFigures
 from runstone.status import Status
-from runstone.values import JSON, MetricSummary
+from runstone.values import JSON
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _KEY = re.compile(r"(?:[^\\.]|\\.)*", re.DOTALL)
-_FIGURES = (
-    "count",
-    "nan_count",
-    "first_step",
-    "last_step",
-    "last",
-    "min",
-    "min_step",
-    "max",
-    "max_step",
-    "mean",
-    "last_at",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +35,7 @@ class RunRecord:
     name: str
     status: Status
     started_at: float
+    metrics: PackedFigures
     ended_at: float | None = None
     group: str | None = None
     notes: str | None = None
@@ -54,7 +43,6 @@ class RunRecord:
     failure: str | None = None
     params: dict[str, JSON] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, MetricSummary] = field(default_factory=dict)
     attempts: int = 1
     is_deleted: bool = False
     dropped: int = 0
@@ -65,20 +53,20 @@ class RunRecord:
         return max(0.0, (self.ended_at if self.ended_at is not None else now) - self.started_at)
 
     def to_json(self) -> str:
-        """Return everything as JSON text in ASCII; NaN and ±Inf as Python's `json` writes them."""
-        content: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        content["metrics"] = {
-            name: [getattr(summary, figure) for figure in _FIGURES] for name, summary in self.metrics.items()
-        }
+        """Return everything but the metrics as JSON text in ASCII; NaN and ±Inf as Python's `json` writes them."""
+        content: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "metrics"}
         return json.dumps(content, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> RunRecord:
-        """Return what `to_json` wrote."""
+    def from_stored(cls, text: str, figures: bytes) -> RunRecord:
+        """Return what `to_json` wrote, with the bytes of its metrics' figures.
+
+        Raises:
+            ValueError, TypeError, LookupError: it is damaged.
+        """
         content = json.loads(text)
         content["status"] = Status(content["status"])
-        content["metrics"] = {name: MetricSummary(name, *figures) for name, figures in content["metrics"].items()}
-        return cls(**content)
+        return cls(**content, metrics=PackedFigures(figures))
 
 
 def list_text(value: JSON) -> str:

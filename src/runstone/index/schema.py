@@ -5,10 +5,10 @@ There is nothing to migrate: the index is derived from the run folders.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import Column, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
 from sqlalchemy.types import UserDefinedType
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Number(UserDefinedType[int | float]):
@@ -41,13 +41,14 @@ runs = Table(
     Column("attempts", Integer, nullable=False),
     Column("is_deleted", Integer, nullable=False),
     Column("record", Text, nullable=False),
+    Column("figures", LargeBinary, nullable=False),
     # the state in which the folder was seen, `Known`
     Column("mtime_ns", Integer, nullable=False),
     Column("signature", Text, nullable=False),
     Column("is_over", Integer, nullable=False),
     Column("seen_at", Integer, nullable=False),
 )
-"""One row a run. `record` is all that a table of runs shows, as JSON."""
+"""One row a run. `record` is all that a table of runs shows, as JSON, without the metrics: their figures are bytes."""
 
 params = Table(
     "params",
@@ -90,3 +91,11 @@ metrics = Table(
     sqlite_with_rowid=False,
 )
 """SQLite has no NaN: `last` is NULL where it is NaN; `mean` is where it is NaN, or every value is (`min` tells)."""
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("run", ForeignKey("runs.key", ondelete="CASCADE"), primary_key=True),
+    Column("state", LargeBinary, nullable=False),
+)
+"""How far the points of a run that lives have been read, so that the next question reads only what came since."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import re
 import sqlite3
 import time
@@ -38,15 +39,17 @@ from sqlalchemy.exc import DBAPIError
 from runstone.index import ingest, schema
 from runstone.index.compile import order_by, sql_number, sql_text, where
 from runstone.index.conditions import Condition, Order
+from runstone.index.figures import PackedFigures
 from runstone.index.ingest import Known, Reading
 from runstone.index.records import RunRecord, list_text, unescaped
-from runstone.index.schema import metadata, metrics, params, runs, tags
+from runstone.index.schema import metadata, metrics, params, progress, runs, tags
 from runstone.params import flatten_params
 from runstone.runlog.filesystem import choose_backend
 from runstone.values import JSON
 
 FILE = "index.sqlite"
 _BATCH = 200
+_METRICS_AT_ONCE = 20_000
 _BUSY_S = 30.0
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {
@@ -135,16 +138,16 @@ class Index:
         """
         now = self._clock()
         matching = and_(runs.c.is_deleted == int(deleted), where(condition, now))
-        found = select(runs.c.record).where(matching).order_by(*order_by(orders, now)).limit(limit)
+        found = select(runs.c.record, runs.c.figures).where(matching).order_by(*order_by(orders, now)).limit(limit)
         count = select(func.count()).select_from(runs).where(matching)
 
-        def ask(connection: Connection) -> tuple[list[str], int]:
-            texts = list(connection.execute(found).scalars())
-            is_cut = limit is not None and len(texts) >= limit
-            return texts, int(connection.execute(count).scalar_one()) if is_cut else len(texts)
+        def ask(connection: Connection) -> tuple[tuple[RunRecord, ...], int]:
+            records = tuple(RunRecord.from_stored(*row) for row in connection.execute(found))
+            is_cut = limit is not None and len(records) >= limit
+            return records, int(connection.execute(count).scalar_one()) if is_cut else len(records)
 
-        texts, total = self._answer(ask)
-        return Page(tuple(map(RunRecord.from_json, texts)), total, tuple(self._troubles.values()))
+        records, total = self._answer(ask)
+        return Page(records, total, tuple(self._troubles.values()))
 
     def candidates(self, reference: str) -> list[Candidate]:
         """Return the runs whose name is `reference`, or whose id begins or ends with it; newest first."""
@@ -175,10 +178,10 @@ class Index:
         while True:
             try:
                 return self._refresh_and_ask(ask)
-            except DBAPIError as error:
+            except (DBAPIError, ValueError, TypeError, LookupError) as error:  # the latter: what is in it is damaged
                 if self._is_in_memory:
                     raise
-                code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+                code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
                 if code in _BUSY and time.monotonic() < deadline:
                     time.sleep(0.02)
                 elif code in _BUSY or code in _UNUSABLE or was_rebuilt:
@@ -212,7 +215,12 @@ class Index:
             return ask(connection)
 
     def _read(self, folders: Sequence[str], on_disk: dict[str, int]) -> list[Reading]:
-        readings = [ingest.read(self._workspace, folder, on_disk[folder]) for folder in folders]
+        if not folders:
+            return []
+        with self._transaction("BEGIN") as connection:
+            query = select(runs.c.folder, progress.c.state).join(progress, progress.c.run == runs.c.key)
+            before = {row[0]: row[1] for row in connection.execute(query.where(runs.c.folder.in_(folders)))}
+        readings = [ingest.read(self._workspace, name, on_disk[name], before.get(name)) for name in folders]
         for reading in readings:
             self._troubles.pop(reading.folder, None)
             if reading.trouble:
@@ -277,7 +285,10 @@ def _casefold(text: object) -> str | None:
 
 
 def _is_sound(path: Path) -> bool:
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as connection:
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError),  # the latter: a message that quotes what is damaged
+        contextlib.closing(sqlite3.connect(path)) as connection,
+    ):
         if connection.execute("PRAGMA user_version").fetchone()[0] != schema.SCHEMA:
             return False
         for table in metadata.tables.values():
@@ -321,12 +332,8 @@ def _confirm(connection: Connection, changes: ingest.Changes) -> None:
 def _put(connection: Connection, readings: Sequence[Reading]) -> None:
     """Put readings into the tables, except where another process has put a later one."""
     folders = [reading.folder for reading in readings]
-    standing = {
-        row.folder: row
-        for row in connection.execute(
-            select(runs.c.folder, runs.c.key, runs.c.seen_at, runs.c.record).where(runs.c.folder.in_(folders))
-        )
-    }
+    columns = (runs.c.folder, runs.c.key, runs.c.seen_at, runs.c.record, runs.c.figures)
+    standing = {row.folder: row for row in connection.execute(select(*columns).where(runs.c.folder.in_(folders)))}
     new: list[tuple[int, RunRecord]] = []
     for reading in readings:
         row = standing.get(reading.folder)
@@ -336,23 +343,47 @@ def _put(connection: Connection, readings: Sequence[Reading]) -> None:
             if row is not None:
                 connection.execute(delete(runs).where(runs.c.key == row.key))
             continue
-        state = {
+        text, figures = reading.record.to_json(), reading.record.metrics.data
+        values = {
+            **_run_row(reading.record),
+            "record": text,
+            "figures": figures,
             "mtime_ns": reading.known.mtime_ns,
             "signature": reading.known.signature,
             "is_over": int(reading.known.is_over),
             "seen_at": reading.known.seen_at,
         }
-        text = reading.record.to_json()
-        if row is not None and row.record == text:
-            connection.execute(update(runs).where(runs.c.key == row.key).values(state))
-            continue
-        if row is not None:
-            connection.execute(delete(runs).where(runs.c.key == row.key))
-        key = connection.execute(insert(runs).values({**_run_row(reading.record), **state, "record": text})).lastrowid
-        new.append((key, reading.record))
+        if row is None:
+            key = connection.execute(insert(runs).values(values)).lastrowid
+        else:
+            key = row.key
+            connection.execute(update(runs).where(runs.c.key == key).values(values))
+        if row is None or row.record != text:
+            for table in (params, tags) if row is not None else ():
+                connection.execute(delete(table).where(table.c.run == key))
+            new.append((key, reading.record))
+        if row is None or row.figures != figures:
+            before = PackedFigures(row.figures) if row is not None else None
+            _put_metrics(connection, key, before, reading.record.metrics)
+        connection.execute(delete(progress).where(progress.c.run == key))
+        if reading.progress is not None:
+            connection.execute(insert(progress).values(run=key, state=reading.progress))
     _put_rows(connection, params, [row for key, record in new for row in _param_rows(key, record.params)])
     _put_rows(connection, tags, [row for key, record in new for row in _tag_rows(key, record.tags)])
-    _put_rows(connection, metrics, [row for key, record in new for row in _metric_rows(key, record)])
+
+
+def _put_metrics(connection: Connection, run: int, before: PackedFigures | None, now: PackedFigures) -> None:
+    """Put what metrics come down to into their table: of a run that lives, those that went on."""
+    standing = {row[0]: row for row in _metric_rows(run, before)} if before is not None else {}
+    changed = (row for row in _metric_rows(run, now) if standing.pop(row[0], None) != row)
+    statement = (
+        "INSERT OR REPLACE INTO metrics (name, run, count, nan_count, last, min, max, mean) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    )
+    while rows := list(itertools.islice(changed, _METRICS_AT_ONCE)):
+        connection.exec_driver_sql(statement, rows)
+    for name in standing:
+        connection.execute(delete(metrics).where(metrics.c.run == run, metrics.c.name == name))
 
 
 def _put_rows(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
@@ -403,15 +434,5 @@ def _tag_rows(run: int, values: dict[str, str]) -> Iterator[dict[str, Any]]:
     return ({"run": run, "name": sql_text(name), "text": sql_text(text)} for name, text in values.items())
 
 
-def _metric_rows(run: int, record: RunRecord) -> Iterator[dict[str, Any]]:
-    for summary in record.metrics.values():
-        yield {
-            "run": run,
-            "name": sql_text(summary.name),
-            "count": summary.count,
-            "nan_count": summary.nan_count,
-            "last": sql_number(summary.last),
-            "min": summary.min,
-            "max": summary.max,
-            "mean": sql_number(summary.mean) if summary.mean is not None else None,
-        }
+def _metric_rows(run: int, figures: PackedFigures) -> Iterator[tuple[Any, ...]]:
+    return ((sql_text(name), run, *rest) for name, *rest in figures.rows())

@@ -6,25 +6,28 @@ import contextlib
 import errno
 import itertools
 import os
-import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runstone.names import check_name
 from runstone.runlog import format as fmt
 from runstone.runlog.scalars import kind_of, to_scalar, to_text
 
+if TYPE_CHECKING:
+    from runstone.runlog.spill import Spill
+
 
 class KeyTable:
     """The names of one writer's metrics and their ids. A name of another type has another id."""
 
-    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None]) -> None:
+    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None], spill: Spill) -> None:
         self._directory = directory
+        self._spill = spill
+        self._lock = spill.lock
         self._before_first = before_first
         self._file = f"{writer_hex}.keys"
         self._fd: int | None = None
         self._next = itertools.count(1)
-        self._lock = threading.RLock()
         self.ids: tuple[dict[str, int], ...] = tuple({} for _kind in range(fmt.TYPES))
         """Ids by name, one dict for each type."""
 
@@ -42,11 +45,16 @@ class KeyTable:
                 return known
             if self._fd is None:
                 self._before_first()
-                # not exclusive: a signal handler that logs may stand between this line and the one before
-                flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-                self._fd = os.open(self._file, flags, 0o644, dir_fd=self._directory)
             key = next(self._next)
-            write_whole(self._fd, fmt.pack_key(key, kind, name))
+            record = fmt.pack_key(key, kind, name)
+            try:
+                if self._fd is None:
+                    # not exclusive: a signal handler that logs may stand between this line and the one before
+                    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+                    self._fd = os.open(self._file, flags, 0o644, dir_fd=self._directory)
+                write_whole(self._fd, record)
+            except OSError as error:
+                self._spill.put("keys", record, error)
             self.ids[kind][name] = key
             return key
 
@@ -71,13 +79,14 @@ class KeyTable:
 class SideFile:
     """Texts and records of one writer: a slot holds where each begins. What `put` returned survives `kill -9`."""
 
-    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None]) -> None:
+    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None], spill: Spill) -> None:
         self._directory = directory
+        self._spill = spill
+        self._lock = spill.lock
         self._before_first = before_first
         self._file = f"{writer_hex}.blob"
         self._fd: int | None = None
         self._end = 0
-        self._lock = threading.RLock()
         self._is_closed = False
 
     def put(self, payload: bytes) -> int:
@@ -87,24 +96,27 @@ class SideFile:
             OSError: the disk refuses. What may be there in part has an offset that no slot will name.
         """
         frame = fmt.pack_side(payload)
-        size, written = len(frame), -1
+        size, is_kept = len(frame), False
         with self._lock:
-            fd = self._open() if self._fd is None else self._fd
+            if self._fd is None and not self._is_closed:
+                self._before_first()
             # A signal handler that logs may stand at every call, so the place is taken in one step without a call.
             offset, self._end = self._end, self._end + size
             try:
-                written = os.pwrite(fd, frame, offset)
+                try:
+                    if os.pwrite(self._fd if self._fd is not None else self._open(), frame, offset) != size:
+                        raise OSError(errno.ENOSPC, "No space left on device")
+                except OSError as error:
+                    self._spill.put_frame(offset, frame, error)
+                is_kept = True
             finally:
-                if written != size and self._end == offset + size:
+                if not is_kept and self._end == offset + size:
                     self._end = offset
-        if written != size:
-            raise OSError(errno.ENOSPC, "No space left on device")
         return offset
 
     def _open(self) -> int:
         if self._is_closed:
             raise OSError(errno.EBADF, "the metric log is closed")
-        self._before_first()
         # not O_APPEND: with it, Linux would not write at the offset that it is given
         fd = os.open(self._file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=self._directory)
         if self._fd is None:
@@ -135,9 +147,9 @@ class SideFile:
 class Beside:
     """Both files of one writer. Turns a name and a value into what a slot holds."""
 
-    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None]) -> None:
-        self.keys = KeyTable(directory, writer_hex, before_first)
-        self.side = SideFile(directory, writer_hex, before_first)
+    def __init__(self, directory: int, writer_hex: str, before_first: Callable[[], None], spill: Spill) -> None:
+        self.keys = KeyTable(directory, writer_hex, before_first, spill)
+        self.side = SideFile(directory, writer_hex, before_first, spill)
 
     def encode(self, name: Any, value: Any) -> tuple[int, float | int, int]:
         """Return key type, number and key of one value; what belongs beside the slot is there before.

@@ -98,29 +98,52 @@ def pack_key(key: int, kind: int, name: str) -> bytes:
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def unpack_keys(data: bytes) -> dict[int, tuple[str, int]]:
-    """Return `{id: (name, type)}`. A torn tail ends the reading: the writer of a torn key never used its id.
+class Keys(NamedTuple):
+    """Names of metrics as they stand in a file: ids, types and names, one of each a record.
+
+    Attributes:
+        end: Where the last whole record ends; a reader that follows the file goes on there.
+    """
+
+    ids: list[int]
+    kinds: list[int]
+    names: list[str]
+    end: int
+
+
+def unpack_keys(data: bytes) -> Keys:
+    """Return the names in a file, or in what came to it. A torn tail ends the reading: its id was never used.
 
     A damaged record before the end is passed over, and costs its own name only.
     """
-    keys: dict[int, tuple[str, int]] = {}
+    found = Keys([], [], [], 0)
+    add_id, add_kind, add_name = found.ids.append, found.kinds.append, found.names.append
+    unpack_frame, unpack_key, crc32, size = _FRAME.unpack_from, _KEY.unpack_from, zlib.crc32, len(data)
+    head, least = _FRAME.size, _KEY.size
     offset = 0
-    while offset + _FRAME.size <= len(data):
-        length, crc = _FRAME.unpack_from(data, offset)
-        payload = data[offset + _FRAME.size : offset + _FRAME.size + length]
-        if len(payload) < length or length < _KEY.size:
+    while offset + head <= size:
+        length, crc = unpack_frame(data, offset)
+        start, end = offset + head, offset + head + length
+        if end > size or length < least:
             break
-        if zlib.crc32(payload) == crc:
-            key, kind = _KEY.unpack_from(payload)
-            keys[key] = (payload[_KEY.size :].decode("utf-8", "replace"), kind)
-        offset += _FRAME.size + length
-    return keys
+        payload = data[start:end]
+        if crc32(payload) == crc:
+            key, kind = unpack_key(payload)
+            add_id(key)
+            add_kind(kind)
+            add_name(payload[least:].decode("utf-8", "replace"))
+        offset = end
+    return found._replace(end=offset)
 
 
 # --- side file --------------------------------------------------------------------------------------------------------
 def pack_side(payload: bytes) -> bytes:
     """Return the frame of a text or record in the side file."""
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    return _FRAME.pack(len(payload), _side_crc(payload)) + payload
+
+
+def _side_crc(payload: bytes) -> int:
+    return zlib.crc32(payload) if payload else 0xFFFFFFFF  # a page that never reached the disk is zeros, and no text
 
 
 def side_length(data: bytes) -> int:
@@ -134,7 +157,7 @@ def unpack_side(data: bytes, offset: int) -> bytes | None:
         return None
     length, crc = _FRAME.unpack_from(data, offset)
     payload = data[offset + _FRAME.size : offset + _FRAME.size + length]
-    return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+    return payload if len(payload) == length and _side_crc(payload) == crc else None
 
 
 def pack_record(record: dict[str, Any]) -> bytes:
@@ -160,6 +183,8 @@ STATUS_END = struct.Struct("<I4xQ")
 STATUS_END_OFFSET = 32
 STATUS_WORD = struct.Struct("<I")
 STATUS_WORD_OFFSET = 48
+STATUS_SPILLED = struct.Struct("<I")
+STATUS_SPILLED_OFFSET = 52
 STATE_OPEN, STATE_ENDED = 1, 2
 # How the run ended, where the journal could not take it: a full disk has no room for another line.
 END_WORDS = ("", "finished", "failed", "stopped", "pruned")

@@ -46,15 +46,16 @@ class StatusFile:
             head = fmt.STATUS_HEAD.pack(fmt.STATUS_MAGIC, fmt.FORMAT, time.time(), time.monotonic(), fmt.STATE_OPEN, 0)
             os.pwrite(self._fd, head.ljust(fmt.CONTROL_BYTES, b"\0"), 0)
 
-    def beat(self, dropped: int) -> None:
-        """Say that the writer lives, and how many points it could not write."""
+    def beat(self, dropped: int, *, is_spilled: bool = False) -> None:
+        """Say that the writer lives, how many points it could not write, and whether some lie elsewhere."""
         os.pwrite(self._fd, fmt.STATUS_BEAT.pack(time.time(), time.monotonic()), fmt.STATUS_BEAT_OFFSET)
         os.pwrite(self._fd, fmt.STATUS_END.pack(fmt.STATE_OPEN, dropped), fmt.STATUS_END_OFFSET)
+        os.pwrite(self._fd, fmt.STATUS_SPILLED.pack(is_spilled), fmt.STATUS_SPILLED_OFFSET)
 
-    def end(self, dropped: int, word: str = "") -> None:
+    def end(self, dropped: int, word: str = "", *, is_spilled: bool = False) -> None:
         """Say that the writer ended, how its run did (one of `END_WORDS`), and let go of the lock."""
         with contextlib.suppress(OSError):
-            self.beat(dropped)
+            self.beat(dropped, is_spilled=is_spilled)
             os.pwrite(self._fd, fmt.STATUS_WORD.pack(fmt.END_WORDS.index(word)), fmt.STATUS_WORD_OFFSET)
             os.pwrite(self._fd, fmt.STATUS_END.pack(fmt.STATE_ENDED, dropped), fmt.STATUS_END_OFFSET)
         os.close(self._fd)
@@ -63,6 +64,16 @@ class StatusFile:
         """Close the inherited file in a forked child; the parent keeps the lock."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
+
+
+def clear_spilled(directory: int, name: str) -> None:
+    """Note in the status file of a dead writer that none of its points lie elsewhere any more."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.pwrite(fd, fmt.STATUS_SPILLED.pack(0), fmt.STATUS_SPILLED_OFFSET)
+        finally:
+            os.close(fd)
 
 
 def _lock(fd: int) -> None:
@@ -118,13 +129,14 @@ class StatusHead(NamedTuple):
     state: int
     dropped: int
     word: str
+    is_spilled: bool
 
 
 def read_status(status_path: Path) -> StatusHead | None:
     """Return what a status file says, `None` where it is not there or damaged."""
     try:
         with status_path.open("rb") as file:
-            return _unpack(file.read(fmt.STATUS_WORD_OFFSET + fmt.STATUS_WORD.size))
+            return _unpack(file.read(fmt.STATUS_SPILLED_OFFSET + fmt.STATUS_SPILLED.size))
     except OSError:
         return None
 
@@ -135,7 +147,8 @@ def _unpack(data: bytes) -> StatusHead | None:
     magic, _format, beat, _mono, state, dropped = fmt.STATUS_HEAD.unpack_from(data)
     if magic != fmt.STATUS_MAGIC:
         return None
-    word = 0
-    if len(data) >= fmt.STATUS_WORD_OFFSET + fmt.STATUS_WORD.size:
+    word = is_spilled = 0
+    if len(data) >= fmt.STATUS_SPILLED_OFFSET + fmt.STATUS_SPILLED.size:
         (word,) = fmt.STATUS_WORD.unpack_from(data, fmt.STATUS_WORD_OFFSET)
-    return StatusHead(beat, state, dropped, fmt.END_WORDS[word] if word < len(fmt.END_WORDS) else "")
+        (is_spilled,) = fmt.STATUS_SPILLED.unpack_from(data, fmt.STATUS_SPILLED_OFFSET)
+    return StatusHead(beat, state, dropped, fmt.END_WORDS[word] if word < len(fmt.END_WORDS) else "", bool(is_spilled))

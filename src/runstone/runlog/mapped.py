@@ -15,7 +15,6 @@ import mmap
 import os
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,15 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runstone.names import check_name
 from runstone.runlog import format as fmt
 from runstone.runlog.beside import Beside
-from runstone.runlog.filesystem import RETRY_S, reserve
+from runstone.runlog.handle import NO_SEGMENT, Current
 from runstone.runlog.pending import Pending
 from runstone.runlog.scalars import INT64, check_name_and_step, flatten_metrics, step_error
+from runstone.runlog.segments import SegmentFile, SegmentFiles
+from runstone.runlog.spill import Spill
 
 if TYPE_CHECKING:
     from runstone.runlog.columns import Columns
 
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14, not in the mmap module of Python 3.11
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACK_FLOAT = fmt.FLOAT_SLOT.pack_into
 _PACK_INT = fmt.INT_SLOT.pack_into
 
@@ -39,12 +39,8 @@ _PACK_INT = fmt.INT_SLOT.pack_into
 class _Segment(NamedTuple):
     """One mapped file of slots."""
 
-    memory: mmap.mmap
-    next_slot: Callable[[], int]
-    end: int
-    salt: int
-    fd: int
-    name: str
+    file: SegmentFile
+    current: Current
 
 
 class MappedPoints:
@@ -58,27 +54,25 @@ class MappedPoints:
         clock: Callable[[], float] = time.time,
         wake: Callable[[], None] = lambda: None,
         before_first: Callable[[], None] = lambda: None,
+        spill: Spill | None = None,
     ) -> None:
         self.dropped = 0
-        self._directory = directory
-        self._writer = writer
-        self._clock = clock
+        self.clock = clock
         self._wake = wake
-        self._beside = Beside(directory, writer.hex(), before_first)
+        self._spill = spill if spill is not None else Spill(directory, writer.hex())
+        self._lock = self._spill.lock
+        self._files = SegmentFiles(directory, writer, self._spill, is_reserved=True)
+        self._beside = Beside(directory, writer.hex(), before_first, self._spill)
         # Names whose floats are stored at once: all, until there is a value on a GPU; then a dict of its own, without
         # those that ever had one.
-        self._float_ids = self._beside.keys.ids[fmt.TYPE_FLOAT]
-        self._pending = Pending(self._count_dropped, wake)
-        self._lock = threading.RLock()
-        self._seq = itertools.count()
-        self._made = 0
+        self.float_ids = self._beside.keys.ids[fmt.TYPE_FLOAT]
+        self._pending = Pending(self._count_dropped, wake, self._lock)
         self._spare: _Segment | None = None
         self._retired: list[_Segment] = []
-        self._retry_at = 0.0
         self._is_closed = False
         self._is_deleted = False
-        # (memory, next slot, end, salt) of the segment in use; the first one is full, so that the first point opens one
-        self._current: tuple[Any, Callable[[], int], int, int] = (None, itertools.repeat(0).__next__, 0, 0)
+        self._is_making = False
+        self.current = NO_SEGMENT
         self._segment: _Segment | None = None
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -88,52 +82,41 @@ class MappedPoints:
             InvalidName, InvalidValue: a name or a value cannot be kept; the others are.
             OSError: the disk refuses; what is missing is counted in `dropped`.
         """
-        wall = self._clock()
-        current = self._current
+        clock = self.clock
+        wall = clock()
+        current = self.current
         memory, next_slot, end, salt = current
-        ids = self._float_ids
-        done = 0
+        ids = self.float_ids
+        items = iter(metrics.items())
         try:
-            for name, value in metrics.items():
-                if value.__class__ is not float or name not in ids:
-                    # Not the common case: find the type, convert, give a new name its id, open what is nested.
-                    self._log_slowly(name, value, step, wall)
-                    ids = self._float_ids
-                    current = self._current
-                    memory, next_slot, end, salt = current
-                    done += 1
-                    continue
-                offset = next_slot()
-                while offset >= end:
-                    current = self._roll(current)
-                    memory, next_slot, end, salt = current
-                    offset = next_slot()
-                _PACK_FLOAT(memory, offset, step, wall, value, ids[name], salt)
-                done += 1
+            for name, value in items:
+                if value.__class__ is float:
+                    try:
+                        key = ids[name]  # one look-up, where `in` would be another
+                    except KeyError:
+                        pass
+                    else:
+                        offset = next_slot()
+                        while offset >= end:
+                            current = self._roll(current)
+                            memory, next_slot, end, salt = current
+                            offset = next_slot()
+                        _PACK_FLOAT(memory, offset, step, wall, value, key, salt)
+                        continue
+                # Not the common case: find the type, convert, give a new name its id, open what is nested.
+                self._log_slowly(name, value, step, wall)
+                ids = self.float_ids
+                current = self.current
+                memory, next_slot, end, salt = current
         except struct.error:
             raise step_error(step) from None
         except Exception:  # foreign code in a value may raise anything; the first mistake is the one that is told
             with contextlib.suppress(Exception):
-                self._log_each(itertools.islice(metrics.items(), done + 1, None), step, wall, self._log_slowly)
+                self._log_each(items, step, wall, self._log_slowly)
             raise
 
     def log_one(self, name: str, value: Any, step: int) -> None:
         """Keep one value; raises as `log` does."""
-        if value.__class__ is float:
-            key = self._float_ids.get(name)
-            if key is not None:
-                current = self._current
-                memory, next_slot, end, salt = current
-                try:
-                    offset = next_slot()
-                    while offset >= end:
-                        current = self._roll(current)
-                        memory, next_slot, end, salt = current
-                        offset = next_slot()
-                    _PACK_FLOAT(memory, offset, step, self._clock(), value, key, salt)
-                except struct.error:
-                    raise step_error(step) from None
-                return
         self.log({name: value}, step)
 
     def _log_slowly(self, name: Any, value: Any, step: int, wall: float) -> None:
@@ -182,14 +165,14 @@ class MappedPoints:
         except OSError:
             self._count_dropped(1)
             raise
-        if kind == fmt.TYPE_FLOAT and name not in self._float_ids:
+        if kind == fmt.TYPE_FLOAT and name not in self.float_ids:
             with self._lock:
                 if name not in self._pending.waiting:
-                    self._float_ids[name] = key
+                    self.float_ids[name] = key
         self._put_slot(_PACK_FLOAT if kind == fmt.TYPE_FLOAT else _PACK_INT, step, wall, number, key)
 
     def _put_slot(self, pack: Callable[..., None], step: int, wall: float, number: float | int, key: int) -> None:
-        current = self._current
+        current = self.current
         offset = current[1]()
         while offset >= current[2]:
             current = self._roll(current)
@@ -198,7 +181,7 @@ class MappedPoints:
 
     def log_record(self, name: str, record: dict[str, Any], step: int) -> None:
         """Keep a JSON object at `step`; raises as `log` does."""
-        wall = self._clock()
+        wall = self.clock()
         check_name_and_step(name, step)
         try:
             number, key = self._beside.encode_record(name, record)
@@ -216,7 +199,7 @@ class MappedPoints:
         """
         from runstone.runlog.columns import to_columns  # NumPy, only for arrays
 
-        wall = self._clock()
+        wall = self.clock()
         columns = to_columns(check_name(name, "metric"), steps, values)
         write = functools.partial(self._store_columns, name, wall)
         if not self._pending.put_behind(name, columns, write):
@@ -231,7 +214,7 @@ class MappedPoints:
         key = self._key_of_columns(name, columns)
         done = 0
         while done < len(columns):
-            current = self._current
+            current = self.current
             memory, next_slot, end, salt = current
             capacity = max(0, end - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
             take = min(len(columns) - done, capacity)
@@ -271,37 +254,41 @@ class MappedPoints:
     def _take_off(self, name: Any) -> None:
         """Take a metric off the names whose floats are stored at once: they may have to wait in line."""
         with self._lock:
-            if name in self._float_ids or self._float_ids is self._beside.keys.ids[fmt.TYPE_FLOAT]:
-                ids = dict(self._float_ids)  # a copy: threads stand in the middle of look-ups
+            if name in self.float_ids or self.float_ids is self._beside.keys.ids[fmt.TYPE_FLOAT]:
+                ids = dict(self.float_ids)  # a copy: threads stand in the middle of look-ups
                 ids.pop(name, None)
-                self._float_ids = ids
+                self.float_ids = ids
 
     def _count_dropped(self, count: int) -> None:
         with self._lock:
             self.dropped += count
 
-    def _roll(self, full: tuple[Any, Callable[[], int], int, int]) -> tuple[Any, Callable[[], int], int, int]:
+    def _roll(self, full: Current) -> Current:
         """Go to the next segment; the first thread past the end switches, the others read again.
 
         Raises:
             OSError: there is none; the one point that the caller holds is counted as dropped.
         """
         with self._lock:
-            if self._current is not full:
-                return self._current
+            if self.current is not full:
+                return self.current
             # A signal handler that logs may stand at every call below, so each change is one step without a call.
             segment, self._spare = self._spare, None
             if segment is None:
                 segment = self._next_segment()
-            if self._current is not full:  # such a handler was here
-                self._retired.append(segment)
-                return self._current
+            if self.current is not full:  # such a handler was here
+                # Not kept as the spare one: its number is lower than that of the one in use, and numbers tell order.
+                if segment.file.is_spilled:
+                    self._retired.append(segment)
+                else:
+                    self._files.remove(segment.file)
+                return self.current
             before, self._segment = self._segment, segment
-            self._current = (segment.memory, segment.next_slot, segment.end, segment.salt)
+            self.current = segment.current
             if before is not None:
                 self._retired.append(before)
             self._wake()
-            return self._current
+            return self.current
 
     def _next_segment(self) -> _Segment:
         try:
@@ -309,65 +296,75 @@ class MappedPoints:
                 raise OSError(errno.ENOENT, "the files of the run were deleted")
             if self._is_closed:
                 raise OSError(errno.EBADF, "the metric log is closed")
-            if time.monotonic() < self._retry_at:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            try:
-                return self._open_segment()
-            except OSError:
-                self._retry_at = time.monotonic() + RETRY_S
-                raise
+            return self._make_segment()
         except OSError:
             self.dropped += 1
             raise
 
-    def _open_segment(self) -> _Segment:
-        """Make the next segment file, smaller than its turn where the disk is nearly full."""
-        slots = fmt.slots_of_segment(self._made)
-        while True:
-            try:
-                return self._make_segment(slots)
-            except OSError as error:
-                if error.errno not in _NO_SPACE or slots <= fmt.FIRST_SLOTS:
-                    raise
-                slots //= 2
-
-    def _make_segment(self, slots: int) -> _Segment:
-        seq = next(self._seq)
-        size = fmt.HEADER_BYTES + slots * fmt.SLOT_BYTES
-        salt = int.from_bytes(os.urandom(4)) or 1
-        name = f"{self._writer.hex()}-{seq:08d}.wal"
-        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=self._directory)
+    def _make_segment(self) -> _Segment:
+        # A signal handler that logs in the middle of this makes a small one: a large one takes longer than the next
+        # signal may, which would make another, and so on without end.
+        slots = fmt.FIRST_SLOTS if self._is_making else fmt.slots_of_segment(self._files.made)
+        was_making, self._is_making = self._is_making, True
         try:
-            reserve(fd, size)
-            header = fmt.SegmentHeader(slots, salt, self._writer, seq, os.getpid(), time.time(), time.monotonic())
-            os.pwrite(fd, fmt.pack_header(header), 0)
-            memory = mmap.mmap(fd, size)
+            return self._map(self._files.make(slots, fmt.FIRST_SLOTS))
+        finally:
+            self._is_making = was_making
+
+    def _map(self, file: SegmentFile) -> _Segment:
+        size = file.size_bytes
+        try:
+            memory = mmap.mmap(file.fd, size)
         except BaseException:
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=self._directory)
+            self._files.remove(file)
             raise
-        self._made += 1
         if sys.platform == "linux":
             # page faults are paid here, off the training thread; in pieces, since each holds the GIL
             with contextlib.suppress(OSError, ValueError):
                 for offset in range(0, size, 1 << 18):
                     memory.madvise(_POPULATE_WRITE, offset, min(1 << 18, size - offset))
-        return _Segment(memory, itertools.count(fmt.HEADER_BYTES, fmt.SLOT_BYTES).__next__, size, salt, fd, name)
+        next_slot = itertools.count(fmt.HEADER_BYTES, fmt.SLOT_BYTES).__next__
+        return _Segment(file, (memory, next_slot, size, file.salt))
 
     def tend(self) -> None:
-        """Prepare the next segment, and unmap those that are full once they are on the disk."""
+        """Prepare the next segment, let go of those that are full, bring home what was spilled."""
         self._pending.drain()
+        self._come_home()
         with self._lock:
             retired, self._retired = self._retired, []
         for segment in retired:
-            with contextlib.suppress(OSError):
-                os.fdatasync(segment.fd)
-            os.close(segment.fd)  # its map goes with the last reference: a thread may still be in its last store
+            self._let_go(segment)  # its map goes with the last reference: a thread may still be in its last store
         with self._lock:
             if self._spare is None and self._segment is not None and not self._is_closed and not self._is_deleted:
                 with contextlib.suppress(OSError):  # a full disk shows itself to the log call that needs the segment
-                    self._spare = self._open_segment()
+                    self._spare = self._make_segment()
+
+    def _let_go(self, segment: _Segment) -> None:
+        self._files.let_go(segment.file, _shut(segment) if segment.file.is_spilled else segment.file.slots)
+
+    def _come_home(self) -> None:
+        is_out = any(segment is not None and segment.file.is_spilled for segment in (self._segment, self._spare))
+        file = self._files.come_home(fmt.slots_of_segment(self._files.made), fmt.FIRST_SLOTS, is_out=is_out)
+        self._count_dropped(self._spill.take_lost())
+        if file is None:
+            return
+        segment = self._map(file)
+        with self._lock:
+            if self._is_closed:
+                self._files.remove(file)
+                return
+            if self._spare is not None and self._spare.file.is_spilled:
+                self._retired.append(self._spare)
+                self._spare = None
+            before = self._segment
+            if before is not None and before.file.is_spilled:
+                self._segment, self.current = segment, segment.current
+                self._retired.append(before)
+            elif self._spare is None:
+                self._spare = segment
+            else:  # a thread went home meanwhile
+                self._files.remove(file)
+        self._wake()  # to bring that one home too
 
     def sync(self) -> None:
         """Bring what was logged to the disk. `fdatasync` writes mapped pages too, and lets go of the GIL."""
@@ -375,19 +372,21 @@ class MappedPoints:
             segment = self._segment
         self._beside.sync()
         if segment is not None:
-            os.fdatasync(segment.fd)
-            if os.fstat(segment.fd).st_nlink == 0:
+            os.fdatasync(segment.file.fd)
+            if os.fstat(segment.file.fd).st_nlink == 0:
                 self._leave(segment)
 
     def _leave(self, segment: _Segment) -> None:
         """Give up where files were deleted under us: nobody will read them, so their points are lost."""
         with self._lock:
-            self._is_deleted = True
+            self._is_deleted = not segment.file.is_spilled
             if self._segment is segment:
-                self.dropped += (min(segment.next_slot(), segment.end) - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
+                if self._is_deleted:  # else they are counted when they are to be brought home
+                    full = (other.file for other in self._retired if not other.file.is_spilled)
+                    self.dropped += _shut(segment) + sum(file.slots for file in full) + self._files.count_deleted()
                 self._retired += [s for s in (segment, self._spare) if s is not None]
                 self._segment, self._spare = None, None
-                self._current = (None, itertools.repeat(0).__next__, 0, 0)
+                self.current = NO_SEGMENT
 
     def close(self) -> None:
         """Let go of the files. What was logged is in the page cache; the disk has it soon after."""
@@ -395,19 +394,31 @@ class MappedPoints:
         with self._lock:
             self._is_closed = True
             segments = [*self._retired, *(s for s in (self._segment, self._spare) if s is not None)]
-            if self._spare is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._spare.name, dir_fd=self._directory)  # it holds no point
+            spare = self._spare
             self._retired, self._segment, self._spare = [], None, None
-            self._current = (None, itertools.repeat(0).__next__, 0, 0)
+            self.current = NO_SEGMENT
         for segment in segments:
-            os.close(segment.fd)
+            if segment is spare and not segment.file.is_spilled:
+                self._files.remove(segment.file)  # it holds no point
+            else:
+                self._files.let_go(segment.file, _shut(segment), is_synced=False)
         self._beside.close()
+        self._spill.close()
+        self._count_dropped(self._spill.take_lost() + (0 if self._is_deleted else self._files.count_deleted()))
 
     def abandon(self) -> None:
         """Let go of inherited files in a forked child without touching what the parent still uses."""
         for segment in (*self._retired, self._segment, self._spare):
             if segment is not None:
                 with contextlib.suppress(OSError):
-                    os.close(segment.fd)
+                    os.close(segment.file.fd)
         self._beside.abandon()
+        self._spill.abandon()
+
+
+def _shut(segment: _Segment) -> int:
+    """Take the slots that are left, in one call in which no thread gets one; return how many were taken before."""
+    slots = segment.file.slots
+    counter: Iterator[int] = segment.current[1].__self__  # type: ignore[attr-defined]
+    last = next(itertools.islice(counter, slots, None))
+    return min(slots, (last - fmt.HEADER_BYTES) // fmt.SLOT_BYTES - slots)

@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any
 
-from runstone.errors import InvalidValue
-from runstone.runlog.scalars import not_one_number
+from runstone.runlog.devices import Copy, CopyThatWaits, is_away, start_copy
 
 _MOST_WAITING = 4096
-_CELLS = 256
 _POLL_S = 0.001
 _SETTLE_S = 0.0005
-
-
-class Copy(Protocol):
-    """One value on its way to the host."""
-
-    def is_done(self) -> bool:
-        """Return whether it has come; never waits, and is not asked again once it has."""
-
-    def value(self) -> Any:
-        """Return it, once it has come."""
 
 
 StartCopy = Callable[[object, Any], Copy]
@@ -54,11 +42,14 @@ class Pending:
     Args:
         drop: Called with how many points are lost.
         wake: Called when the line was empty and no longer is.
+        lock: The one lock of the writer, re-entrant. It is never held while a device is asked.
     """
 
-    def __init__(self, drop: Callable[[int], None], wake: Callable[[], None]) -> None:
-        self.start_copy: StartCopy | None = None
-        """How a copy is started, from name and tensor; default: torch's CUDA."""
+    def __init__(
+        self, drop: Callable[[int], None], wake: Callable[[], None], lock: AbstractContextManager[Any]
+    ) -> None:
+        self.start_copy: StartCopy = start_copy
+        """How a copy is started, from name and tensor."""
         self._drop = drop
         self._wake = wake
         self._line: deque[_Entry] = deque()
@@ -66,7 +57,7 @@ class Pending:
         """How many values of a metric stand in line, for each that ever had one on a GPU."""
         self.host_types: set[type] = {float, int, bool, str}
         """Types, no mappings, whose values are never on a GPU, as far as they have been met."""
-        self._lock = threading.RLock()
+        self._lock = lock
         self._looking = threading.Lock()
         self._is_busy = False
         self._lost = 0
@@ -76,16 +67,14 @@ class Pending:
         return len(self._line)
 
     def is_on_gpu(self, value: Any) -> bool:
-        """Return whether a value is a tensor in the memory of a CUDA device, which must not be asked for its number."""
+        """Return whether a value must not be asked for its number now: the training would wait for a device."""
         try:
-            found = getattr(value, "is_cuda", None)
-            if found is None:
-                found = getattr(getattr(value, "device", None), "type", None) == "cuda" and hasattr(value, "detach")
-                if not hasattr(type(value), "detach") and not isinstance(value, Mapping):
-                    self.host_types.add(type(value))
-            return found is True
+            found = is_away(value)
         except Exception:  # foreign code may raise anything
             return False
+        if found is None and not isinstance(value, Mapping):
+            self.host_types.add(type(value))
+        return found is True
 
     def add(self, name: Any, tensor: Any, write: Callable[[Any], None]) -> None:
         """Start the copy of a tensor's value, and hand the value to `write` later, in another thread.
@@ -93,8 +82,6 @@ class Pending:
         Raises:
             InvalidValue: it is not one real number, or cannot be copied.
         """
-        if self.start_copy is None:
-            self.start_copy = CudaCopies().start
         copy = self.start_copy(name, tensor)
         with self._lock:
             self.waiting[name] = self.waiting.get(name, 0) + 1
@@ -103,7 +90,7 @@ class Pending:
         if count == 1:
             self._wake()
         elif count > _MOST_WAITING:  # the keeper is behind, or there is none
-            self.drain()
+            self._drain(may_wait=False)
 
     def put_behind(self, name: Any, value: Any, write: Callable[[Any], None]) -> bool:
         """Put a value in line behind those of its metric that wait; return `False` where none does."""
@@ -115,13 +102,16 @@ class Pending:
             return True
 
     def drain(self) -> None:
-        """Write what has come since an earlier look, up to the first value that has not."""
-        self._look(list(itertools.islice(self._line, _MOST_WAITING)), is_last_call=False)
+        """Write what has come since an earlier look, up to the first value that has not. May wait for a device."""
+        self._drain(may_wait=True)
+
+    def _drain(self, *, may_wait: bool) -> None:
+        self._look(list(itertools.islice(self._line, _MOST_WAITING)), may_wait=may_wait)
         while self._take(is_last_call=False):
             pass
 
-    def _look(self, entries: list[_Entry], *, is_last_call: bool) -> None:
-        """Note which values have come, up to the first that has not; in the last call of all."""
+    def _look(self, entries: list[_Entry], *, may_wait: bool = True, is_last_call: bool = False) -> None:
+        """Note which values have come, up to the first that has not, or may not be asked; in the last call of all."""
         if not self._looking.acquire(blocking=False):  # another thread does
             return
         try:
@@ -129,6 +119,8 @@ class Pending:
             for entry in entries:
                 if entry.came_at is not None or entry.copy is None:
                     continue
+                if not may_wait and isinstance(entry.copy, CopyThatWaits):
+                    return
                 try:
                     is_here = entry.copy.is_done()
                 except Exception:  # the device is in trouble: this value will not come
@@ -194,101 +186,3 @@ class Pending:
         self._lost += 1
         self._drop(1)
         return True
-
-
-class CudaCopies:
-    """Starts copies of single values out of the memory of CUDA devices, with the torch that made the tensors.
-
-    Args:
-        pin_memory: Whether the cells lie in pinned memory; a copy into other memory waits for the GPU.
-        new_event: Makes what is recorded behind a copy, with `record()` and `query()`; default: a flag.
-    """
-
-    def __init__(self, *, pin_memory: bool = True, new_event: Callable[[], Any] | None = None) -> None:
-        self._pin_memory = pin_memory
-        self._new_event = new_event
-        self._free: dict[Any, list[Any]] = {}
-        self._ones: dict[Any, Any] = {}
-
-    def start(self, name: object, tensor: Any) -> Copy:
-        """Start the copy of a tensor of one element on the current stream of its device.
-
-        Raises:
-            InvalidValue: it has not exactly one element, is complex, or cannot be copied.
-        """
-        torch = sys.modules["torch"]  # a tensor of it is at hand, so it is loaded
-        if tensor.numel() != 1:
-            raise not_one_number(name, tensor)
-        if tensor.is_complex():
-            raise InvalidValue(f"metric {name!r:.80} must be a number, got a complex tensor")
-        try:
-            # Cells outlive this call, so they must be plain tensors also where the caller is in inference mode.
-            with torch.inference_mode(mode=False), torch.no_grad():
-                if self._new_event is None and torch.cuda.is_current_stream_capturing():
-                    raise InvalidValue("it is computed in a CUDA graph that is being captured; log it after a replay")
-                cells = self._free.setdefault(tensor.dtype, [])
-                cell = self._cell(torch, tensor.dtype, cells)
-                cell.copy_(tensor.detach().resolve_neg().reshape(()), non_blocking=True)
-                event = self._new_event() if self._new_event is not None else self._flag(torch, tensor.device)
-                event.record()
-        except Exception as error:  # foreign code may raise anything
-            raise InvalidValue(
-                f"metric {name!r:.80} cannot be read from the GPU: {type(error).__name__}: {error}"
-            ) from None
-        return _CudaCopy(event, cell, cells)
-
-    def _cell(self, torch: Any, dtype: Any, cells: list[Any]) -> Any:
-        while True:
-            try:
-                return cells.pop()
-            except IndexError:  # many at once: to pin memory is slow, and holds up the device
-                chunk = torch.zeros(_CELLS, dtype=dtype, pin_memory=self._pin_memory)
-                cells.extend(chunk[index] for index in range(_CELLS))
-
-    def _flag(self, torch: Any, device: Any) -> _Flag:
-        stream = device, torch.cuda.current_stream(device).cuda_stream
-        one = self._ones.get(stream)
-        if one is None:  # one for each stream, on which it is certainly set before it is copied
-            one = self._ones[stream] = torch.ones((), dtype=torch.uint8, device=device)
-        cells = self._free.setdefault("flags", [])
-        return _Flag(self._cell(torch, torch.uint8, cells), one, cells)
-
-
-class _Flag:
-    """Tells when a copy is done, by a byte that the device writes behind it.
-
-    Not an event of CUDA: whoever asks one of those, in any thread, breaks the capture of a CUDA graph that is under way
-    in another. To read memory breaks nothing.
-    """
-
-    __slots__ = ("_cell", "_cells", "_one")
-
-    def __init__(self, cell: Any, one: Any, cells: list[Any]) -> None:
-        self._cell, self._one, self._cells = cell, one, cells
-
-    def record(self) -> None:
-        self._cell.fill_(0)
-        self._cell.copy_(self._one, non_blocking=True)
-
-    def query(self) -> bool:
-        if not self._cell.item():
-            return False
-        self._cells.append(self._cell)
-        return True
-
-
-class _CudaCopy:
-    """One copy: its event, the cell that it goes to, and the free cells that this one comes back to."""
-
-    __slots__ = ("_cell", "_cells", "_event")
-
-    def __init__(self, event: Any, cell: Any, cells: list[Any]) -> None:
-        self._event, self._cell, self._cells = event, cell, cells
-
-    def is_done(self) -> bool:
-        return bool(self._event.query())
-
-    def value(self) -> Any:
-        value = self._cell.item()
-        self._cells.append(self._cell)
-        return value

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from runstone.errors import RunFinished
 from runstone.runlog.appended import AppendedPoints
 from runstone.runlog.filesystem import Backend
+from runstone.runlog.handle import NO_SEGMENT, HasSlots
 from runstone.runlog.mapped import MappedPoints
-
-if TYPE_CHECKING:
-    pass
+from runstone.runlog.spill import Spill
 
 
-class Points(Protocol):
+class Points(HasSlots, Protocol):
     """What a run needs of its metric log."""
 
     dropped: int
@@ -60,6 +59,9 @@ class ClosedPoints:
 
     def __init__(self, dropped: int) -> None:
         self.dropped = dropped
+        self.current = NO_SEGMENT
+        self.clock = time.time
+        self.float_ids: dict[str, int] = {}
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Refuse the points.
@@ -114,6 +116,7 @@ def open_points(
     clock: Callable[[], float] = time.time,
     wake: Callable[[], None] = lambda: None,
     before_first: Callable[[], None] = lambda: None,
+    spill: Spill | None = None,
 ) -> MappedPoints | AppendedPoints:
     """Return the metric log of a new writer; no file is made before the first point.
 
@@ -124,7 +127,7 @@ def open_points(
         clock: Seconds since the epoch.
         wake: Called when a segment is full, so that the keeper prepares the next one.
         before_first: Called once before the first file is made.
+        spill: Takes what the run's folder refuses, and has the writer's lock; default: one that takes nothing.
     """
-    if backend == "mmap":
-        return MappedPoints(directory, writer, clock=clock, wake=wake, before_first=before_first)
-    return AppendedPoints(directory, writer, clock=clock, wake=wake, before_first=before_first)
+    kind = MappedPoints if backend == "mmap" else AppendedPoints
+    return kind(directory, writer, clock=clock, wake=wake, before_first=before_first, spill=spill)

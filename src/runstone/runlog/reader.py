@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from runstone.runlog import format as fmt
 from runstone.runlog.liveness import is_alive, read_status
 from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Status
 
+_LAST_TIME = 253_402_300_800.0  # the year 10000
 # The worst end decides for an attempt of several processes.
 _WORST_FIRST = (Status.FAILED, Status.CRASHED, Status.STOPPED, Status.PRUNED, Status.FINISHED)
 
@@ -88,25 +88,48 @@ def journal_files(run_path: Path) -> list[Path]:
 
 
 def read_events(run_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield `(writer, event)` of all journals, merged by time; within one writer file order wins."""
-    merged: list[tuple[float, str, int, dict[str, Any]]] = []
+    """Yield `(writer, event)` of all journals, merged by time; within one writer file order wins.
+
+    What an attempt says comes after what those before it said, whatever the clock of its host tells.
+    """
+    journals: dict[str, tuple[int, list[dict[str, Any]]]] = {}
     for path in journal_files(run_path):
-        writer = path.name[len("journal.") : -len(".jsonl")]
         try:
-            data = path.read_bytes()
+            events = fmt.decode_events(path.read_bytes())
         except OSError:
             continue
-        at = 0.0
-        for number, event in enumerate(fmt.decode_events(data)):
+        journals[path.name[len("journal.") : -len(".jsonl")]] = _attempt_of(events), events
+    merged: list[tuple[float, int, str, int, dict[str, Any]]] = []
+    floor = latest = 0.0
+    before = 0
+    for writer, (attempt, events) in sorted(journals.items(), key=lambda item: item[1][0]):
+        if attempt != before:
+            before, floor = attempt, latest
+        at = floor
+        for number, event in enumerate(events):
             try:
-                at = max(at, float(event.get("at", 0.0)))  # a clock that went back must not reorder one writer's words
+                told = float(event.get("at", 0.0))
             except (TypeError, ValueError, OverflowError):
                 continue
-            merged.append((at, writer, number, event))
-    merged.sort(key=lambda item: item[:3])
-    for at, writer, _number, event in merged:
+            # a clock that went back, or that tells nonsense, must not reorder one writer's words
+            at = max(at, told) if 0.0 <= told < _LAST_TIME else at
+            merged.append((at, attempt, writer, number, event))
+        latest = max(latest, at) if attempt else latest
+    merged.sort(key=lambda item: item[:4])
+    for at, _attempt, writer, _number, event in merged:
         event["at"] = at
         yield writer, event
+
+
+def _attempt_of(events: list[dict[str, Any]]) -> int:
+    """Return the attempt of a writer; 0 of one that only edits, at any time."""
+    first = events[0] if events else {}
+    if first.get("role") == "edit":
+        return 0
+    try:
+        return max(1, int(first.get("attempt", 1)))
+    except (TypeError, ValueError, OverflowError):
+        return 1
 
 
 def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
@@ -196,6 +219,8 @@ def _apply(
         case "artifact":
             artifact = _artifact(event)
             state.artifacts[artifact.name] = artifact
+        case "artifact_removed":
+            state.artifacts.pop(str(event["name"]), None)
         case "rewind":
             if writer is not None:
                 step = int(event["step"])
@@ -254,7 +279,7 @@ def _see_whether_alive(run_path: Path, writer: WriterState, now: float | None) -
         writer.dropped = status.dropped
     if writer.is_alive:
         return
-    beat = status.beat if status is not None and math.isfinite(status.beat) else 0.0
+    beat = status.beat if status is not None and 0.0 <= status.beat < _LAST_TIME else 0.0
     writer.ended_at = max(writer.last_event_at, beat)
     if status is not None and status.state == fmt.STATE_ENDED and status.word:
         writer.status = Status(status.word)  # its journal could not take the end: the disk was full

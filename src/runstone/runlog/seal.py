@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runstone.runlog.liveness import is_alive
+from runstone.runlog.liveness import is_alive, read_status
 from runstone.runlog.reader import JournalState, read_journal
 from runstone.runlog.sealed import new_file, parts_of, sync_folder, write_sealed
 from runstone.runlog.series import MetricLog
+from runstone.runlog.spill import recover_spill
 from runstone.runlog.tail import SEALED
 from runstone.runlog.zoom import LEVELS, write_levels
 
@@ -50,17 +50,18 @@ def seal(run_path: Path) -> Sealing | None:
         for name in (SEALED, LEVELS):
             for left in run_path.glob(f"{name}.*.partial"):  # of a sealing that was killed; others' are at work
                 left.unlink(missing_ok=True)
+        recover_spill(run_path)
         journal = read_journal(run_path)
         logs = _logs_of_the_gone(run_path, journal)
         if not logs:
             return None
         log = MetricLog(run_path, journal)
         already = log.sealed.writers if log.sealed is not None else set()
-        writers = already | set(logs)
+        writers = sorted(already | set(logs))
         before = sum(path.stat().st_size for paths in logs.values() for path in paths)
 
         with new_file(run_path / SEALED) as path:
-            points = write_sealed(path, parts_of(log, writers), {"writers": sorted(writers)})
+            points = write_sealed(path, parts_of(log, writers), writers)
         (run_path / LEVELS).unlink(missing_ok=True)
         write_levels(run_path)
         for paths in logs.values():
@@ -90,24 +91,26 @@ def _alone(run_path: Path) -> Iterator[bool]:
 def _logs_of_the_gone(run_path: Path, journal: JournalState) -> dict[str, list[Path]]:
     """Return the files of metric logs whose writers are gone, by writer."""
     boots = {writer.writer: writer.boot_id for writer in journal.writers}
-    logs: dict[str, list[Path]] = {}
-    for path in sorted(run_path.iterdir()):
-        writer = path.stem.partition("-")[0] if path.suffix in (".wal", ".keys", ".blob") else ""
-        if writer:
-            logs.setdefault(writer, []).append(path)
-    return {
-        writer: paths
-        for writer, paths in logs.items()
-        if not is_alive(run_path / f"{writer}.status", boots.get(writer, ""))
+    gone = {
+        writer
+        for writer in {_writer_of(path) for path in run_path.iterdir()}
+        if writer
+        and not is_alive(run_path / f"{writer}.status", boots.get(writer, ""))
+        and not _is_spilled(run_path / f"{writer}.status")
     }
+    logs: dict[str, list[Path]] = {}
+    for path in sorted(run_path.iterdir()):  # once more: a writer that went meanwhile removed a segment not used
+        if _writer_of(path) in gone:
+            logs.setdefault(_writer_of(path), []).append(path)
+    return logs
 
 
-def main() -> None:
-    """Seal the run in the folder that is named: the helper process of a run that has ended."""
-    with contextlib.suppress(OSError):
-        os.nice(10)
-    seal(Path(sys.argv[1]))
+def _is_spilled(status: Path) -> bool:
+    """Return whether points of a writer still lie elsewhere: sealed without them, they could not be added."""
+    head = read_status(status)
+    return head is not None and head.is_spilled
 
 
-if __name__ == "__main__":
-    main()
+def _writer_of(path: Path) -> str:
+    """Return the writer to whose metric log a file belongs; empty for other files."""
+    return path.stem.partition("-")[0] if path.suffix in (".wal", ".keys", ".blob") else ""

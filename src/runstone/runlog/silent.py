@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runstone.runlog.filesystem import Backend
+from runstone.runlog.handle import NO_SEGMENT
 from runstone.runlog.points import Points
 
 
@@ -16,6 +18,9 @@ class SilentPoints:
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.current = NO_SEGMENT
+        self.clock = time.time
+        self.float_ids: dict[str, int] = {}
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Count the points."""
@@ -69,6 +74,7 @@ class SilentLog:
         self.writer = bytes(16)
         self.control = bytearray(1)
         self.points: Points = SilentPoints()
+        self.tell: Callable[[str, str], None] = lambda _kind, _message: None
 
     def write(self, event: str, **fields: Any) -> None:
         """Keep nothing."""

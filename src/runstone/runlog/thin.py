@@ -41,11 +41,21 @@ def thin(value: NDArray[np.float64], starts: Indices) -> Indices:
 
 def equal_ranges(step: NDArray[np.int64], buckets: int) -> Indices:
     """Return where buckets begin that cover equal ranges of steps, which never go back; empty ones are left out."""
-    if not len(step):
-        return np.empty(0, np.int64)
-    edges = np.linspace(float(step[0]), float(step[-1]), buckets + 1)[:-1]
+    return ranges_between(step, step[[0, -1]], buckets) if len(step) else np.empty(0, np.int64)
+
+
+def ranges_between(step: NDArray[np.int64], ends: NDArray[np.int64], buckets: int) -> Indices:
+    """Return where the buckets begin in part of a series.
+
+    Args:
+        step: Steps of the part, which never go back; at least one.
+        ends: First and last step of the whole series.
+        buckets: Into how many the whole is cut.
+    """
+    edges = np.linspace(float(ends[0]), float(ends[1]), buckets + 1)[:-1]
     edges = np.ceil(edges).astype(np.int64)  # integers: searching floats would convert every step
-    return np.unique(np.append(0, np.searchsorted(step, edges)))
+    places = np.searchsorted(step, edges)
+    return np.unique(np.append(0, places[places < len(step)]))
 
 
 def equal_counts(count: int, buckets: int) -> Indices:

@@ -17,17 +17,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from runstone import settings
 from runstone._version import __version__
 from runstone.runlog import format as fmt
 from runstone.runlog.beside import write_whole
 from runstone.runlog.filesystem import Backend, choose_backend, reserve
 from runstone.runlog.liveness import StatusFile, boot_id
 from runstone.runlog.points import ClosedPoints, Points, open_points
+from runstone.runlog.spill import Spill, recover_spill
 
 # The promise is that a power cut takes at most a second; syncing itself takes some of it.
 _SYNC_S = 0.75
 _GPU_POLL_S = 0.05
 _JOIN_S = 1.0
+_FOLDERS_ABOVE = 4  # project, `runs`, workspace, and where that lies
+_TICK_NS = 100_000_000
 _CONTROL = "control"
 
 
@@ -79,11 +83,16 @@ class RunLog:
         is_lazy: bool = False,
     ) -> None:
         self.path = path
+        self.tell: Callable[[str, str], None] = self._note
+        """Told, as kind and message, what the user should know; in the keeper's thread."""
         self.role = role
         self.attempt = attempt
         self.rank = rank
         self.backend: Backend = backend or choose_backend(path)
         self._clock = clock
+        self._spill_bytes = settings.spill_bytes()
+        if role == "main" and created is None and not is_lazy:
+            recover_spill(path)
         self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.control: mmap.mmap | bytearray = bytearray(1)
         self._start_writer()
@@ -109,6 +118,16 @@ class RunLog:
         self._needs_files = True
         self._is_storage_in_trouble = False
         self._is_deleted = False
+        self._is_spill_told = False
+        self._synced_at = 0
+        self._spill = Spill(
+            self._directory,
+            self.writer.hex(),
+            self._find_spill_folder,
+            self._spill_bytes,
+            is_mapped=self.backend == "mmap",
+            lock=self._lock,
+        )
         self.points: Points = open_points(
             self.backend,
             self._directory,
@@ -116,7 +135,12 @@ class RunLog:
             clock=self._clock,
             wake=self._bell.ring,
             before_first=self._open_files,
+            spill=self._spill,
         )
+
+    def _find_spill_folder(self) -> Path | None:
+        folder = settings.spill_folder()
+        return folder / self.path.name if folder is not None else None
 
     def _open_files(self, created: Mapping[str, Any] | None = None) -> None:
         """Make the status file and the journal: the lock is held before the journal says that the writer exists."""
@@ -184,7 +208,7 @@ class RunLog:
             self._bell.wait(min(wait_s, _GPU_POLL_S) if self.points.waiting() else wait_s)
             if self._is_closed:
                 return
-            self.points.tend()
+            self._attend(self.points.tend)
             if time.monotonic() < next_sync:
                 continue
             next_sync = time.monotonic() + _SYNC_S
@@ -192,12 +216,16 @@ class RunLog:
 
     def care(self) -> None:
         """Beat the heart and bring all to the disk: what the keeper does each second."""
-        for duty in (self.beat, self.points.sync, self._sync_journal):
-            try:
-                duty()
-            except OSError as error:  # points are counted where they fail; this is about what stands already
-                if not self._is_closed:
-                    self._tell_of(error)
+        for duty in (self.beat, self.points.sync, self._sync_journal, self._sync_folder, self._tell_of_spill):
+            self._attend(duty)
+
+    def _attend(self, duty: Callable[[], None]) -> None:
+        """Do one of the keeper's duties: what goes wrong in it ends neither the others nor the keeper."""
+        try:
+            duty()
+        except Exception as error:  # points are counted where they fail; this is about what stands already
+            if not self._is_closed:
+                self._tell_of(error)
 
     def _sync_journal(self) -> None:
         journal = self._journal
@@ -205,18 +233,57 @@ class RunLog:
             os.fdatasync(journal)
             self._is_deleted = os.fstat(journal).st_nlink == 0
 
-    def _tell_of(self, error: OSError) -> None:
+    def _sync_folder(self) -> None:
+        """Bring the names of new files to the disk: a file whose name a power cut takes is lost with all that is in it.
+
+        The first time also those of the folders above, which may be as new.
+        """
+        changed_at = os.fstat(self._directory).st_mtime_ns
+        if changed_at == self._synced_at:
+            return
+        os.fsync(self._directory)
+        if not self._synced_at:
+            for folder in self.path.parents[:_FOLDERS_ABOVE]:
+                with contextlib.suppress(OSError):  # the workspace was moved, or that folder is not ours
+                    _sync_path(folder)
+        # clocks of file systems are coarse: what comes in the same tick must not be taken for synced
+        self._synced_at = changed_at if time.time_ns() - changed_at > _TICK_NS else 1
+
+    def _tell_of_spill(self, *, is_last_call: bool = False) -> None:
+        """Say, once, that points go elsewhere; that they are back; and at the end, that they are not."""
+        spill = self._spill
+        was_told, self._is_spill_told = self._is_spill_told, spill.is_used
+        if spill.is_used and is_last_call:
+            self.tell(
+                "spill-left",
+                f"its folder takes nothing ({spill.refusal}), to the end; points lie in {spill.folder}: make room, "
+                f"then `runstone seal {self.path.name}` on this host brings them back",
+            )
+        elif spill.is_used and not was_told:
+            self.tell(
+                "spill",
+                f"its folder takes nothing now ({spill.refusal}); points go to {spill.folder}, at most "
+                f"{self._spill_bytes >> 20} MiB, and come back by themselves when there is room: make some",
+            )
+        elif was_told and not spill.is_used:
+            self._note("spill-back", f"its folder takes files again: what lay in {spill.folder} is back")
+
+    def _note(self, kind: str, message: str) -> None:
+        with contextlib.suppress(OSError):
+            self.write("warning", kind=kind, message=message)
+
+    def _tell_of(self, error: Exception) -> None:
         """Note in the run, once, that the storage below it is in trouble."""
         if self._is_storage_in_trouble:
             return
         self._is_storage_in_trouble = True
-        with contextlib.suppress(OSError):
-            self.write("warning", kind="storage", message=f"the storage below the run is in trouble: {error}")
+        told = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        self._note("storage", f"the storage below the run is in trouble: {told}")
 
     def beat(self) -> None:
         """Refresh the heartbeat, and the stop word where it cannot be mapped."""
         if self._status is not None:
-            self._status.beat(self.points.dropped)
+            self._status.beat(self.points.dropped, is_spilled=self._spill.is_used)
         if not isinstance(self.control, mmap.mmap):
             _reread_control(self._directory, self.control)
 
@@ -251,12 +318,13 @@ class RunLog:
             # a second is plenty, except on a disk that hangs, or for a signal handler that stands in its way
             self._keeper.join(timeout=_JOIN_S)
         self.points.close()  # outside the lock: a log call that makes a file holds its own first
+        self._tell_of_spill(is_last_call=True)
         with self._lock:
             if self._journal is not None:
                 os.close(self._journal)
                 self._journal = None
             if self._status is not None:
-                self._status.end(self.points.dropped, word)
+                self._status.end(self.points.dropped, word, is_spilled=self._spill.is_used)
                 self._status = None
             self.points = ClosedPoints(self.points.dropped)
             os.close(self._directory)
@@ -270,6 +338,14 @@ class RunLog:
         self.points.abandon()
         self.role = "child"
         self._start_writer()
+
+
+def _sync_path(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def request_stop(run_path: Path, word: int) -> None:

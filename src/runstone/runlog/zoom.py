@@ -7,7 +7,9 @@ the answer are made of whole buckets of the level, so the answer is exact: no sp
 
 from __future__ import annotations
 
+import itertools
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,19 @@ from numpy.typing import NDArray
 
 from runstone.errors import FormatError
 from runstone.runlog import format as fmt
+from runstone.runlog.live import concatenated
 from runstone.runlog.portions import Portion, join
-from runstone.runlog.sealed import SealedMetrics, new_file
+from runstone.runlog.sealed import DAMAGE, SealedMetrics, new_file
 from runstone.runlog.series import MetricLog
-from runstone.runlog.thin import equal_counts, equal_ranges, thin
+from runstone.runlog.thin import equal_counts, equal_ranges, ranges_between, thin
 from runstone.values import Series
 
 LEVELS = "levels.parquet"
 BUCKETS = (64, 512, 4096)
 LEAST_POINTS = 1 << 17
+LONG_POINTS = 1 << 24
+"""An unsealed metric of more points is read through once for each plot, instead of being held in memory."""
+_PIECE_ROWS = 1 << 20
 _GROUP_ROWS = 1 << 14
 _SCHEMA = pa.schema(
     [("row", pa.int64()), ("step", pa.int64()), ("time", pa.timestamp("ms", "UTC")), ("value", pa.float64())]
@@ -52,6 +58,10 @@ def zoom(log: MetricLog, name: str, *, buckets: int, first: int | None = None, l
     levels = _Levels.of(log, name)
     if levels is not None:
         return levels.zoom(buckets, first, last)
+    if log.live.points_of(name) > LONG_POINTS:
+        found = log.through_sealing(lambda: _through(log, name, buckets, first, last))
+        if found is not None:
+            return found
     series, is_ordered = log.curve(name)
     low, high = 0, len(series)
     if is_ordered:
@@ -63,6 +73,48 @@ def zoom(log: MetricLog, name: str, *, buckets: int, first: int | None = None, l
         inside &= series.step <= last if last is not None else True
         return _thinned(_rows(series, np.flatnonzero(inside)), buckets, is_ordered=False)
     return _thinned(_rows(series, slice(low, high)), buckets, is_ordered=is_ordered)
+
+
+def _through(log: MetricLog, name: str, buckets: int, first: int | None, last: int | None) -> Series | None:
+    """Return what `zoom` does, from the logs, piece by piece; `None` where the points are not one ordered curve."""
+    if log.sealed is not None or log.limits(name) or len({writer for writer, _step in log.live.first_steps(name)}) > 1:
+        return None
+    inside = [_inside(piece, first, last) for piece in log.live.pieces(name, _PIECE_ROWS)]
+    if None in inside:
+        return None
+    ends = [stretch for stretch in inside if stretch]
+    if any(after[0] < before[1] for before, after in itertools.pairwise(ends)):
+        return None
+    if not ends:
+        empty = np.empty(0, np.int64)
+        return Series(name, empty, empty.astype(np.float64), empty.astype(np.float64))
+    whole = np.array([ends[0][0], ends[-1][1]])
+    is_short = sum(stretch[2] for stretch in ends) <= 4 * buckets
+    kept = []
+    for piece in log.live.pieces(name, _PIECE_ROWS):
+        low = int(np.searchsorted(piece.step, first, "left")) if first is not None else 0
+        high = int(np.searchsorted(piece.step, last, "right")) if last is not None else len(piece)
+        part = piece.select(slice(low, high))
+        if len(part) and not is_short:
+            starts = ranges_between(part.step, whole, buckets)
+            part = part.select(thin(part.values().astype(np.float64), starts))
+        kept.append(part)
+    series = join(name, [concatenated(kept)])
+    if is_short:
+        return series
+    return _rows(series, thin(series.value.astype(np.float64), ranges_between(series.step, whole, buckets)))
+
+
+def _inside(piece: Portion, first: int | None, last: int | None) -> tuple[int, int, int] | tuple[()] | None:
+    """Return the first and last step in a range, and how many points; nothing where there are none.
+
+    `None` where steps go back.
+    """
+    if (piece.step[1:] < piece.step[:-1]).any():
+        return None
+    low = int(np.searchsorted(piece.step, first, "left")) if first is not None else 0
+    high = int(np.searchsorted(piece.step, last, "right")) if last is not None else len(piece)
+    return (int(piece.step[low]), int(piece.step[high - 1]), high - low) if low < high else ()
 
 
 def _rows(series: Series, rows: slice | NDArray[np.int64]) -> Series:
@@ -86,20 +138,8 @@ def write_levels(run_path: Path) -> None:
         OSError: the disk is full; the run is as it was.
     """
     sealed = SealedMetrics(run_path)
-    long = [name for name in sealed.names if sealed.count(name) >= LEAST_POINTS]
-    tables: list[tuple[str, int, int, pa.Table]] = []
-    for name in long:
-        portions = sealed.portions(name)
-        if len(portions) != 1 or portions[0].kind not in (fmt.TYPE_FLOAT, fmt.TYPE_INT, fmt.TYPE_BOOL):
-            continue
-        steps = portions[0].slots["step"]
-        if not (np.diff(steps) >= 0).all() or sealed.has_superseded(name):
-            continue
-        values = portions[0].values().astype(np.float64)
-        for bucket in BUCKETS:
-            rows = thin(values, np.arange(0, len(values), bucket))
-            tables.append((name, bucket, len(values), _table(rows, portions[0], values)))
-    if not tables:
+    long = [name for name in sealed.long_names(LEAST_POINTS) if _is_plain(sealed, name)]
+    if not long:
         return
     places: list[list[object]] = []
     with new_file(run_path / LEVELS) as path:
@@ -107,16 +147,52 @@ def write_levels(run_path: Path) -> None:
         options = {"compression": "zstd", "use_dictionary": False, "column_encoding": encoding}
         with pq.ParquetWriter(path, _SCHEMA, write_page_checksum=True, **options) as writer:
             group = 0
-            for name, bucket, count, table in tables:
-                groups = []
-                for start in range(0, len(table), _GROUP_ROWS):
-                    part = table.slice(start, _GROUP_ROWS)
-                    writer.write_table(part)
-                    groups.append([group, part["row"][0].as_py()])
-                    group += 1
-                places.append([name, bucket, count, groups])
-            told = {"format": 1, "sealed": sealed.id, "places": places}
-            writer.add_key_value_metadata({b"runstone": json.dumps(told).encode()})
+            for name in long:
+                for bucket, table in zip(BUCKETS, _levels_of(sealed, name), strict=True):
+                    groups = []
+                    for start in range(0, len(table), _GROUP_ROWS):
+                        part = table.slice(start, _GROUP_ROWS)
+                        writer.write_table(part)
+                        groups.append([group, part["row"][0].as_py()])
+                        group += 1
+                    places.append([name, bucket, sealed.count(name), groups])
+            told = json.dumps({"format": 2, "sealed": sealed.id, "places": places}).encode()
+            writer.add_key_value_metadata({b"runstone": told, b"runstone.crc32": str(zlib.crc32(told)).encode()})
+
+
+def _is_plain(sealed: SealedMetrics, name: str) -> bool:
+    """Return whether the rows of a metric are its curve, at steps that never go back."""
+    kinds, writers = sealed.kinds(name), {writer for writer, _step in sealed.first_steps(name)}
+    return (
+        len(kinds) == len(writers) == 1
+        and kinds.isdisjoint(fmt.BESIDE)
+        and not sealed.has_superseded(name)
+        and sealed.is_ordered(name)
+    )
+
+
+def _levels_of(sealed: SealedMetrics, name: str) -> list[pa.Table]:
+    """Return the levels of a metric, the finest first, read piece by piece."""
+    levels: list[list[pa.Table]] = [[] for _ in BUCKETS]
+    before = 0
+    rest: Portion | None = None
+    for piece in itertools.chain(sealed.pieces(name), [None]):
+        if piece is not None:
+            rest = concatenated([rest, piece]) if rest is not None else piece
+        if rest is None:
+            break
+        # Whole buckets of the coarsest level, so that none is cut; what is left comes with the next piece.
+        whole = len(rest) if piece is None else len(rest) // BUCKETS[-1] * BUCKETS[-1]
+        part, rest = rest.select(slice(0, whole)), rest.select(slice(whole, None))
+        rows = np.arange(whole)
+        value = part.values().astype(np.float64)
+        for bucket, level in zip(BUCKETS, levels, strict=True):
+            # A coarser level is made of a finer one: what it keeps of a bucket is among what that kept.
+            starts = np.searchsorted(rows, np.arange(0, whole, bucket)) if bucket > BUCKETS[0] else rows[::bucket]
+            rows = rows[thin(value[rows], starts)]
+            level.append(_table(rows, before, part, value))
+        before += whole
+    return [pa.concat_tables(level) for level in levels]
 
 
 class _Levels:
@@ -133,7 +209,9 @@ class _Levels:
     def of(cls, log: MetricLog, name: str) -> _Levels | None:
         """Return the levels of a metric; `None` where it has none, or where points came since."""
         sealed = log.sealed
-        if sealed is None or not log.is_sealed or sealed.count(name) < LEAST_POINTS:
+        if sealed is None or log.live.points_of(name) or sealed.count(name) < LEAST_POINTS:
+            return None
+        if not log.limits(name).keys().isdisjoint(log.attempt_of(writer) for writer, _ in sealed.first_steps(name)):
             return None
         if name not in sealed.memo:
             sealed.memo[name] = cls._read(sealed, name)
@@ -144,12 +222,15 @@ class _Levels:
     def _read(cls, sealed: SealedMetrics, name: str) -> _Levels | None:
         path = sealed.folder / LEVELS
         try:
-            file = pq.ParquetFile(pa.memory_map(str(path)), page_checksum_verification=True)
-            told = json.loads((file.metadata.metadata or {})[b"runstone"])
-        except (OSError, pa.ArrowInvalid, KeyError, ValueError):  # derived: what is missing or damaged is done without
+            file = pq.ParquetFile(pa.OSFile(str(path)), page_checksum_verification=True)
+            metadata = file.metadata.metadata or {}
+            is_whole = zlib.crc32(metadata[b"runstone"]) == int(metadata[b"runstone.crc32"])
+            told = json.loads(metadata[b"runstone"])
+            places = [place for place in told["places"] if place[0] == name]
+            is_as_written = (told["format"], told["sealed"]) == (2, sealed.id) and file.schema_arrow.equals(_SCHEMA)
+        except (*DAMAGE, TypeError):  # derived: what is missing or damaged is done without
             return None
-        places = [place for place in told["places"] if place[0] == name]
-        if told.get("format") != 1 or told.get("sealed") != sealed.id or not places:
+        if not is_whole or not is_as_written or not places:
             return None
         return cls(sealed, name, file, places)
 
@@ -197,7 +278,7 @@ class _Levels:
         end = int(np.searchsorted(firsts, high, "left"))
         try:
             table = self._file.read_row_groups([group for group, _first in groups[begin:end]], use_threads=False)
-        except (OSError, pa.ArrowInvalid) as error:
+        except DAMAGE as error:
             raise FormatError(f"{LEVELS} is damaged ({error}); delete it, it is derived") from None
         row = table["row"].to_numpy()
         inside = slice(int(np.searchsorted(row, low, "left")), int(np.searchsorted(row, high, "left")))
@@ -206,7 +287,7 @@ class _Levels:
         return row[inside], series
 
 
-def _table(rows: NDArray[np.int64], portion: Portion, values: NDArray[np.float64]) -> pa.Table:
-    slots = portion.slots[rows]
-    times = pa.array((slots["wall"] * 1e3).round().astype(np.int64)).cast(pa.timestamp("ms", "UTC"))
-    return pa.table([pa.array(rows), pa.array(slots["step"]), times, pa.array(values[rows])], schema=_SCHEMA)
+def _table(rows: NDArray[np.int64], before: int, portion: Portion, value: NDArray[np.float64]) -> pa.Table:
+    times = pa.array((portion.wall_s[rows] * 1e3).round().astype(np.int64)).cast(pa.timestamp("ms", "UTC"))
+    columns = [pa.array(rows + before), pa.array(portion.step[rows]), times, pa.array(value[rows])]
+    return pa.table(columns, schema=_SCHEMA)

@@ -29,15 +29,15 @@ from runstone.runinfo import RunInfo
 from runstone.runlog import reader as journal_reader
 from runstone.runlog.writer import RunLog
 from runstone.tensorboard.difference import is_new
+from runstone.tensorboard.import_media import MediaWriter, found_media, standing_media
 from runstone.tensorboard.mirror import NOTES_TAG, TAGS_PREFIX
-from runstone.tensorboard.reader import RunEvents, TagPoints, event_files, read_events
+from runstone.tensorboard.reader import OLD_TEXT, RunEvents, TagPoints, event_files, read_events
 from runstone.tensorboard.records import Losses, open_records, records
 from runstone.values import JSON, Status
 from runstone.workspace import Workspace
 
 Outcome = Literal["new", "grown", "unchanged", "empty", "copy", "deleted"]
 _LONGEST_TAG = 250
-_OLD_TEXT = "/text_summary"  # what writers of the first version append to the tag of a text
 _SOURCE_TAG = "imported_from"
 
 
@@ -56,6 +56,7 @@ class ImportedFolder:
         points_in: Points in the event files.
         points_added: Points written now.
         points_held: Points in the run afterwards, read back from its files.
+        media_in, media_added, media_held: The same of media and texts; `media_in` without those that are unfit.
         params, tags: How many were found.
         not_carried: How many values of each kind have no place in a run.
         losses: What could not be read.
@@ -71,6 +72,9 @@ class ImportedFolder:
     points_in: int = 0
     points_added: int = 0
     points_held: int = 0
+    media_in: int = 0
+    media_added: int = 0
+    media_held: int = 0
     params: int = 0
     tags: int = 0
     not_carried: dict[str, int] = field(default_factory=dict)
@@ -167,11 +171,12 @@ def _import_folder(workspace: Workspace, scratch: Path, folder: Path, root: Path
         result.outcome = "deleted"
     elif others and str(folder) not in told.sources and _identity_at(others[-1]) == identity:
         result.outcome, result.original = "copy", others[-1]
-    elif all(told.files.get(name) == _size(folder / name) for name in names):
+    elif told.media is not None and all(told.files.get(name) == _size(folder / name) for name in names):
         result.outcome, result.points_in, result.points_held = "unchanged", told.points, _count(info)
+        result.media_in, result.media_held = told.media, _count_media(info)
         result.not_carried, result.losses = told.not_carried, told.losses
     else:
-        _grow(standing, info, folder, names, result)
+        _grow(workspace, standing, info, folder, names, result)
     return result
 
 
@@ -184,7 +189,7 @@ def _identity(folder: Path, names: list[str]) -> tuple[float, bytes] | None:
 
     for name in names:
         with open_records(folder / name) as data:
-            first = next(records(data, Losses()), None)
+            _place, first = next(records(data, Losses()), (0, None))
         if first is not None:
             told = b"\0".join((os.fsencode(folder.name), os.fsencode(name), first))
             try:
@@ -213,11 +218,12 @@ def _run_id(first_s: float, digest: bytes) -> str:
 
 @dataclass(slots=True)
 class _Told:
-    """What the `imported` events of a run say together."""
+    """What the `imported` events of a run say together; `media` is `None` where they were written before media were."""
 
     sources: list[str] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     points: int = 0
+    media: int | None = None
     not_carried: dict[str, int] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
 
@@ -231,6 +237,7 @@ def _told(run_path: Path) -> _Told:
             told.sources.append(str(event["source"]))
             told.files.update({str(name): int(size) for name, size in event["files"].items()})
             told.points = int(event["points"])
+            told.media = int(event["media"]) if "media" in event else None
             told.not_carried = {str(kind): int(count) for kind, count in event["not_carried"].items()}
             told.losses = Losses(*(int(event["losses"][name]) for name in Losses.__slots__))
     return told
@@ -265,7 +272,7 @@ def _make_run(
     events = read_events(folder, names)
     content = _content(events)
     _note(result, events, content)
-    if not (events.points or content.params or content.tags or content.notes):
+    if not (events.points or content.params or content.tags or content.notes or _has_media(folder, events)):
         result.run_id = ""
         return result
     relative = folder.relative_to(root)
@@ -292,6 +299,7 @@ def _make_run(
                 log.write("params", params=content.params)
             for tag, points in events.points.items():
                 _write_points(log, clock, tag, points, range(len(points)))
+            _write_media(workspace, log, clock, folder, events, result, Counter())
             clock.now_s = last_s
             _tell(log, folder, events, result)
             left = _left_out(result)
@@ -302,7 +310,8 @@ def _make_run(
         finally:
             log.close(str(events.status or Status.FINISHED))
         result.points_added = events.point_count
-        result.points_held = _count(RunInfo(partial))
+        made = RunInfo(partial)
+        result.points_held, result.media_held = _count(made), _count_media(made)
         _check(result)
         target = workspace.path / "runs" / folder_name(project) / result.run_id
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -313,12 +322,14 @@ def _make_run(
     return result
 
 
-def _grow(run_path: Path, info: RunInfo, folder: Path, names: list[str], result: ImportedFolder) -> None:
+def _grow(
+    workspace: Workspace, run_path: Path, info: RunInfo, folder: Path, names: list[str], result: ImportedFolder
+) -> None:
     """Add to a run what its event files hold more than it does."""
     events = read_events(folder, names)
     content = _content(events)
     _note(result, events, content)
-    held = _count(info)
+    held, media_held = _count(info), Counter(standing_media(info))
     # A helper of the attempt that there is: its points stand beside the others, and how it ends is not how the run did.
     clock = _EventClock(time.time())
     log = RunLog(run_path, role="child", attempt=1, clock=clock)
@@ -337,11 +348,12 @@ def _grow(run_path: Path, info: RunInfo, folder: Path, names: list[str], result:
                 rows = new.nonzero()[0].tolist()
             _write_points(log, clock, tag, points, rows)
             result.points_added += len(rows)
+        _write_media(workspace, log, clock, folder, events, result, media_held.copy())
         clock.now_s = time.time()
         _tell(log, folder, events, result)
     finally:
         log.close()
-    result.outcome = "grown" if result.points_added or params or tags else "unchanged"
+    result.outcome = "grown" if result.points_added or result.media_added or params or tags else "unchanged"
     last_s = events.last_s
     if last_s is not None and (info.ended_at is None or last_s > info.ended_at.timestamp()):
         ended = RunLog(run_path, attempt=1, clock=lambda: last_s)  # the same attempt, which took longer than was known
@@ -349,9 +361,12 @@ def _grow(run_path: Path, info: RunInfo, folder: Path, names: list[str], result:
             ended.write("end", status=str(events.status or Status.FINISHED), failure=None, dropped=0)
         finally:
             ended.close(str(events.status or Status.FINISHED))
-    result.points_held = _count(RunInfo(run_path))
+    grown = RunInfo(run_path)
+    result.points_held, result.media_held = _count(grown), _count_media(grown)
     if result.points_held < held + result.points_added:
         raise RunstoneError(f"{run_path} holds {result.points_held} points after {result.points_added} were added")
+    if result.media_held < media_held.total() + result.media_added:
+        raise RunstoneError(f"{run_path} holds {result.media_held} media after {result.media_added} were added")
 
 
 def _write_points(log: RunLog, clock: _EventClock, tag: str, points: TagPoints, rows: Sequence[int]) -> None:
@@ -360,6 +375,43 @@ def _write_points(log: RunLog, clock: _EventClock, tag: str, points: TagPoints, 
     for row in rows:
         clock.now_s = wall_s[row]
         log_one(tag, typed[row] if row in typed else value[row], step[row])
+
+
+def _write_media(
+    workspace: Workspace,
+    log: RunLog,
+    clock: _EventClock,
+    folder: Path,
+    events: RunEvents,
+    result: ImportedFolder,
+    standing: Counter[tuple[str, int, str, str]],
+) -> None:
+    """Write the media and texts that do not stand in the run yet."""
+    writer = MediaWriter(workspace.blobs, log.points, log.writer)
+    seen: Counter[str] = Counter()
+    for found in found_media(folder, events):
+        seen[found.name] += found.medium.kind != "text"  # of which there may be as many as points
+        identity = found.identity
+        result.media_in += 1
+        if standing[identity] > 0:
+            standing[identity] -= 1
+            continue
+        clock.now_s = found.wall_s
+        # counted over all that there are: a later import does not add what this one leaves out
+        if seen[found.name] <= writer.limits.count_per_name and writer.write(found):
+            result.media_added += 1
+        else:
+            events.not_carried[f"{found.medium.kind} beyond the limits of a run"] += 1
+    result.not_carried = dict(sorted(events.not_carried.items()))
+
+
+def _has_media(folder: Path, events: RunEvents) -> bool:
+    """Return whether one medium is fit, without counting those that are not."""
+    counted = events.not_carried.copy()
+    try:
+        return next(found_media(folder, events), None) is not None
+    finally:
+        events.not_carried = counted
 
 
 def _tell(log: RunLog, folder: Path, events: RunEvents, result: ImportedFolder) -> None:
@@ -371,6 +423,7 @@ def _tell(log: RunLog, folder: Path, events: RunEvents, result: ImportedFolder) 
         source=os.fsencode(folder).decode("utf-8", "replace"),
         files={os.fsencode(name).decode("utf-8", "replace"): size for name, size in events.files.items()},
         points=result.points_in,
+        media=result.media_in,
         not_carried=result.not_carried,
         losses=losses,
     )
@@ -382,10 +435,19 @@ def _check(result: ImportedFolder) -> None:
             f"{result.source}: {result.points_added} points were written and {result.points_held} are in the run; "
             "nothing of it was kept"
         )
+    if result.media_held != result.media_added:
+        raise RunstoneError(
+            f"{result.source}: {result.media_added} media were written and {result.media_held} are in the run; "
+            "nothing of it was kept"
+        )
 
 
 def _count(info: RunInfo) -> int:
     return sum(len(info.series(name, attempt="all")) for name in info.metrics)
+
+
+def _count_media(info: RunInfo) -> int:
+    return sum(len(info.records(name, attempt="all")) for name in info.record_names)
 
 
 def _note(result: ImportedFolder, events: RunEvents, content: _Content) -> None:
@@ -416,8 +478,8 @@ def _left_out(result: ImportedFolder) -> str:
 def _content(events: RunEvents) -> _Content:
     """Return what texts and hparams say of a run.
 
-    A text that is a JSON object (as Transformers writes its arguments) is params under its tag, a short one a tag,
-    a long one part of the notes. The last text of a tag counts.
+    All texts are kept by step besides; see `found_media`. One that is a JSON object (as Transformers writes its
+    arguments) is params under its tag, the last one counting; a short one that is the only one of its tag is a tag.
     """
     content = _Content()
     for tag, texts in events.texts.items():
@@ -425,21 +487,21 @@ def _content(events: RunEvents) -> _Content:
         if tag == NOTES_TAG:
             content.notes[:0] = [text] if text else []
             continue
-        name = tag.removeprefix(TAGS_PREFIX) if tag.startswith(TAGS_PREFIX) else tag.removesuffix(_OLD_TEXT)
-        if len(texts) > 1:
-            events.not_carried["earlier text"] += len(texts) - 1
+        is_ours = tag.startswith(TAGS_PREFIX)
+        name = tag.removeprefix(TAGS_PREFIX) if is_ours else tag.removesuffix(OLD_TEXT)
         try:
             check_name(name, "tag")
         except InvalidName:
-            events.not_carried["text without a legal name"] += 1
+            if is_ours:
+                events.not_carried["text without a legal name"] += 1
             continue
-        found = _json_object(text) if not tag.startswith(TAGS_PREFIX) else None
+        found = _json_object(text) if not is_ours else None
         if found is not None:
             merge_params(content.params, {name: found})
-        elif tag.startswith(TAGS_PREFIX) or (len(text) <= _LONGEST_TAG and "\n" not in text.strip()):
-            content.tags[name] = text if tag.startswith(TAGS_PREFIX) else text.strip()
-        else:
-            content.notes.append(f"## {name}\n{text}")
+        elif is_ours:
+            content.tags[name] = text
+        elif len(texts) == 1 and len(text) <= _LONGEST_TAG and "\n" not in text.strip():
+            content.tags[name] = text.strip()
     merge_params(content.params, _nested(events.hparams))
     return content
 

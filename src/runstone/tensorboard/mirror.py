@@ -15,17 +15,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from runstone.blobs import Blobs
 from runstone.errors import RunstoneError
 from runstone.names import folder_name
 from runstone.runinfo import RunInfo
+from runstone.runlog.portions import Portion, join
 from runstone.runlog.tail import MetricTail
 from runstone.tensorboard.difference import is_new
+from runstone.tensorboard.mirror_media import MediaQueue, NotShown, summary_value
 from runstone.tensorboard.protos import (
     Event,
     HParamsPluginData,
@@ -63,9 +67,14 @@ class RunMirror:
         self.run_path = run_path
         self.written = 0
         """Points written by this mirror."""
+        self.media_written = 0
+        """Media and texts written by this mirror."""
+        self.left_out: Counter[str] = Counter()
+        """How many media were not written, by reason."""
         self.is_busy_elsewhere = False
         """Whether another process mirrors the run; this one waits for its turn."""
         self._logdir = logdir
+        self._blobs = Blobs(run_path.absolute().parents[2] / "blobs")
         self._lock: int | None = None
         self.folder: Path | None = None
         self._forget()
@@ -75,6 +84,8 @@ class RunMirror:
         self._tail: MetricTail | None = None
         self._file: BinaryIO | None = None
         self._standing: dict[str, Any] = {}
+        self._standing_media: Counter[tuple[str, int, str, str]] = Counter()
+        self._plugins: dict[str, str] = {}
         self._texts: dict[str, tuple[int, str]] = {}
         self._restarts: set[tuple[int, float]] = set()
         self._hparams = b""
@@ -113,13 +124,13 @@ class RunMirror:
         if self._tail is None:
             self._tail = MetricTail(self.run_path)
         signature = _signature(self.run_path)
-        polled = self._tail.poll()
+        polled = self._tail.poll_portions()
         self._has_points = self._has_points or bool(polled)
         if self._has_points or is_ended:
             self._write_hparams(info, folder)
         self._write_texts(info, folder)
         self._write_points(info, folder, polled)
-        self._standing = {}  # the first poll returns all that there is
+        self._standing, self._standing_media = {}, Counter()  # the first poll returns all that there is
         if self._file is not None:
             self._file.flush()
         if is_ended:
@@ -160,6 +171,8 @@ class RunMirror:
     def _read_back(self, folder: Path) -> None:
         found = read_events(folder, _own_files(folder))
         self._standing = {tag: (points.step, points.value) for tag, points in found.points.items()}
+        self._standing_media = found.marks
+        self._plugins = {**dict.fromkeys(found.points, "scalars"), **found.marked_tags}
         self._texts = {tag: (texts[-1][0], texts[-1][2]) for tag, texts in found.texts.items()}
         self._restarts = found.restarts
         self._is_reset = False
@@ -175,23 +188,49 @@ class RunMirror:
             self._file.write(framed(Event(wall_time=time.time(), file_version=_VERSION).SerializeToString()))
         self._file.write(framed(event.SerializeToString()))
 
-    def _write_points(self, info: RunInfo, folder: Path, polled: Mapping[str, Series]) -> None:
-        """Write points in the order of time, and before those of an attempt that goes back: that it does."""
-        batch = _Batch(polled, self._standing)
+    def _write_points(self, info: RunInfo, folder: Path, polled: Mapping[str, list[Portion]]) -> None:
+        """Write points and media in the order of time, and before those of an attempt that goes back: that it does."""
+        numbers = {
+            name: join(name, kept)
+            for name, portions in polled.items()
+            if (kept := [portion for portion in portions if portion.payloads is None])
+        }
+        for name in numbers:
+            self._plugins.setdefault(name, "scalars")
+        batch, media = _Batch(numbers, self._standing), MediaQueue(polled, self._standing_media)
         starts = [(a.rewind_step, a.started_at.timestamp()) for a in info.attempts if a.rewind_step is not None]
         for step, at in sorted(set(starts) - self._restarts, key=lambda start: start[1]):
             self._write_batch(folder, batch, until_s=at)
+            self._write_media(folder, media, until_s=at)
             event = Event(wall_time=at, step=step)
             event.session_log.status = SessionLog.START  # TensorBoard drops what it has from this step on
             self._add(folder, event)
             self._restarts.add((step, at))
         self._write_batch(folder, batch)
+        self._write_media(folder, media)
 
     def _write_batch(self, folder: Path, batch: _Batch, until_s: float | None = None) -> None:
         for tag, step, value, wall_s, exact in batch.take(until_s):
             summary = Summary.Value(tag=tag, simple_value=value, node_name=exact)
             self._add(folder, Event(wall_time=wall_s, step=step, summary=Summary(value=[summary])))
             self.written += 1
+
+    def _write_media(self, folder: Path, media: MediaQueue, until_s: float | None = None) -> None:
+        for item in media.take(until_s):
+            try:
+                value = summary_value(self._tag_of(item.name, item.plugin), item, self._blobs)
+            except NotShown as error:
+                self.left_out[str(error)] += 1
+                continue
+            self._add(folder, Event(wall_time=item.wall_s, step=item.step, summary=Summary(value=[value])))
+            self.media_written += 1
+
+    def _tag_of(self, name: str, plugin: str) -> str:
+        """Return the tag of a name: of one tag TensorBoard shows one kind only, the one that it saw first."""
+        tag = name
+        while self._plugins.setdefault(tag, plugin) != plugin:
+            tag = f"{tag} ({plugin})"
+        return tag
 
     def _write_texts(self, info: RunInfo, folder: Path) -> None:
         texts = {_text(f"{TAGS_PREFIX}{name}"): text for name, text in info.tags.items()}
@@ -248,8 +287,6 @@ class _Batch:
         columns: list[tuple[Any, ...]] = []
         for name, series in sorted(polled.items()):
             kind = series.value.dtype.kind
-            if kind not in "fib":
-                continue  # not a number: no scalar of TensorBoard
             kept = np.arange(len(series))
             if name in standing:
                 kept = np.flatnonzero(is_new(series.step, series.value, standing=standing[name]))
@@ -286,10 +323,17 @@ class _Batch:
 # --- following --------------------------------------------------------------------------------------------------------
 
 
-def mirror_until_ended(run_path: Path, logdir: Path, *, poll_s: float = POLL_S) -> int:
+def mirror_until_ended(
+    run_path: Path, logdir: Path, *, poll_s: float = POLL_S, tell: Callable[[str], None] = lambda _line: None
+) -> int:
     """Mirror one run until it has ended; return how many points were written.
 
     Where another process mirrors it, this one takes over when that is gone. A disk that is full is tried again.
+
+    Args:
+        run_path, logdir: As for `RunMirror`.
+        poll_s: Seconds between two looks.
+        tell: Is told once of each kind of media that is left out.
 
     Raises:
         OSError: the event files could not be written, in the end.
@@ -297,10 +341,15 @@ def mirror_until_ended(run_path: Path, logdir: Path, *, poll_s: float = POLL_S) 
     """
     mirror = RunMirror(run_path, logdir)
     failures = 0
+    told: set[str] = set()
     try:
         while True:
             try:
-                if not mirror.update():
+                goes_on = mirror.update()
+                for reason in sorted(mirror.left_out.keys() - told):
+                    tell(f"left out: {reason}")
+                told.update(mirror.left_out)
+                if not goes_on:
                     return mirror.written
                 failures = 0
             except OSError as error:

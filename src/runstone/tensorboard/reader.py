@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from runstone.tensorboard.marks import read_mark
 from runstone.tensorboard.protos import Event, HParamsPluginData, SessionLog
 from runstone.tensorboard.records import Losses, open_records, records
 from runstone.values import JSON, Status
@@ -35,6 +36,12 @@ _NUMBERS = {
     17: ("<u2", "int_val"),
     _HALF: ("<f2", "half_val"),
 }
+OLD_TEXT = "/text_summary"
+"""What writers of the first version append to the tag of a text."""
+
+_MOST_TEXT_BYTES = 16 << 20
+_MEDIA = frozenset({"histo", "image", "audio"})  # of the first version; of the second, tensors of these plugins:
+_MEDIA_PLUGINS = frozenset({"histograms", "images", "audio"})
 _STATUS = {1: Status.FINISHED, 2: Status.FAILED}  # of the hparams plugin: success, failure
 
 
@@ -71,7 +78,12 @@ class RunEvents:
     Attributes:
         files: Size of each file, as far as it was there when it was read.
         points: By tag.
-        texts: By tag: step, wall time, text.
+        texts: By tag: step, wall time, text; without those of a run's series that was mirrored.
+        media: By file: where the records with media begin.
+        media_count: How many media there seem to be; `import_media.found_media` tells which are fit.
+        marks: What the mirror tells of the media that it wrote, as often as it does: name, step, kind, key.
+        marked_tags: The plugin that shows them, by tag.
+        plugins: The plugin that the first value of a tag names.
         hparams: Of the hparams plugin, by name.
         status: How the run ended, where the hparams plugin was told.
         restarts: Step and wall time of each restart that said from which step it logs again.
@@ -82,6 +94,11 @@ class RunEvents:
     files: dict[str, int] = field(default_factory=dict)
     points: dict[str, TagPoints] = field(default_factory=dict)
     texts: dict[str, list[tuple[int, float, str]]] = field(default_factory=dict)
+    media: dict[str, array[int]] = field(default_factory=dict)
+    media_count: int = 0
+    marks: Counter[tuple[str, int, str, str]] = field(default_factory=Counter)
+    marked_tags: dict[str, str] = field(default_factory=dict)
+    plugins: dict[str, str] = field(default_factory=dict)
     hparams: dict[str, JSON] = field(default_factory=dict)
     status: Status | None = None
     restarts: set[tuple[int, float]] = field(default_factory=set)
@@ -89,7 +106,6 @@ class RunEvents:
     losses: Losses = field(default_factory=Losses)
     first_s: float | None = None
     last_s: float | None = None
-    _plugins: dict[str, str] = field(default_factory=dict)
 
     @property
     def point_count(self) -> int:
@@ -120,8 +136,8 @@ class RunEvents:
         tag, kind = value.tag, value.WhichOneof("value")
         plugin = value.metadata.plugin_data.plugin_name
         if plugin:
-            self._plugins.setdefault(tag, plugin)  # the first value of a tag decides, as in TensorBoard
-        plugin = self._plugins.get(tag, "")
+            self.plugins.setdefault(tag, plugin)  # the first value of a tag decides, as in TensorBoard
+        plugin = self.plugins.get(tag, "")
         if plugin == "hparams":
             self._take_hparams(value.metadata.plugin_data.content)
         elif kind == "simple_value":
@@ -132,10 +148,19 @@ class RunEvents:
                 self.not_carried["tensor"] += 1
             else:
                 self._points_of(tag).add(step, number, wall_s)
+        elif is_medium(value, plugin):
+            self.media_count += 1
+            mark = read_mark(value.node_name)
+            if mark is not None:
+                self.marks[mark.name, step, mark.kind, mark.key] += 1
+                self.marked_tags.setdefault(tag, plugin or "images")
         elif kind == "tensor" and plugin == "text":
+            if value.tensor.ByteSize() > _MOST_TEXT_BYTES:
+                self.not_carried[f"text beyond {_MOST_TEXT_BYTES >> 20} MiB"] += 1
+                return
             self.texts.setdefault(tag, []).append((step, wall_s, tensor_text(value.tensor)))
         else:
-            named = {"histo": "histogram", "obsolete_old_style_histogram": "histogram", None: "empty summary"}
+            named = {"obsolete_old_style_histogram": "histogram", None: "empty summary"}
             kind = named.get(kind, kind)
             self.not_carried[_singular(plugin) if kind == "tensor" else kind] += 1
 
@@ -176,14 +201,30 @@ def read_events(folder: Path, names: Sequence[str]) -> RunEvents:
     for name in names:
         with open_records(folder / name) as data:
             found.files[name] = len(data)
-            for record in records(data, found.losses):
+            for place, record in records(data, found.losses):
                 try:
                     event = Event.FromString(record)
                 except Exception:  # protobuf's own error class depends on its back end
                     found.losses.damaged += 1
                     continue
+                before = found.media_count
                 found.take(event)
+                if found.media_count > before:
+                    found.media.setdefault(name, array("q")).append(place)
     return found
+
+
+def is_medium(value: Any, plugin: str) -> bool:
+    """Return whether a `Summary.Value` is a histogram, an image, a sound or a mirrored text.
+
+    Args:
+        value: The message.
+        plugin: Which its tag belongs to; empty where none was named.
+    """
+    kind = value.WhichOneof("value")
+    if kind == "tensor":
+        return plugin in _MEDIA_PLUGINS or (plugin == "text" and read_mark(value.node_name) is not None)
+    return kind in _MEDIA
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -277,5 +318,5 @@ def _json_of(value: Any) -> JSON:
 
 
 def _singular(plugin: str) -> str:
-    known = {"images": "image", "histograms": "histogram", "pr_curves": "precision-recall curve", "mesh": "mesh"}
+    known = {"pr_curves": "precision-recall curve"}
     return known.get(plugin, plugin)

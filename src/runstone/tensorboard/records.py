@@ -22,6 +22,8 @@ from runstone.tensorboard.protos import crc32c
 _HEAD = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
+MOST_RECORD_BYTES = 256 << 20
+"""The longest record that is read."""
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class Losses:
     """What of event files could not be read.
 
     Attributes:
-        damaged: Records whose checksum is wrong, or that are no `Event`.
+        damaged: Records whose checksum is wrong, that are no `Event`, or that are longer than `MOST_RECORD_BYTES`.
         torn_bytes: After the last whole record of a file.
         skipped_bytes: Between records: zeros, or what no record begins in.
     """
@@ -54,8 +56,8 @@ def open_records(path: Path) -> Iterator[mmap.mmap | bytes]:
             yield data
 
 
-def records(data: mmap.mmap | bytes, losses: Losses) -> Iterator[bytes]:
-    """Yield the records of an event file that are whole, and count the others."""
+def records(data: mmap.mmap | bytes, losses: Losses) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of an event file that are whole, each with where it begins, and count the others."""
     position, size = 0, len(data)
     while position < size:
         end = _record_end(data, position)
@@ -79,15 +81,25 @@ def records(data: mmap.mmap | bytes, losses: Losses) -> Iterator[bytes]:
             losses.damaged += 1
             position = after
             continue
+        if end - position > MOST_RECORD_BYTES:
+            losses.damaged += 1
+            position = end
+            continue
         record = bytes(data[position + _HEAD.size : end - _CRC.size])
         if _CRC.unpack_from(data, end - _CRC.size)[0] == masked_crc(record):
-            yield record
+            yield position, record
             position = end
             continue
         # Its bytes are damaged, or it was torn and others were written after it.
         losses.damaged += 1
         after = _next_record(data, position + _HEAD.size, end)
         position = end if after is None else after
+
+
+def record_at(data: mmap.mmap | bytes, position: int) -> bytes:
+    """Return the record that `records` found at a place; what has become of it since is not looked at."""
+    length, _check = _HEAD.unpack_from(data, position)
+    return bytes(data[position + _HEAD.size : position + _HEAD.size + min(length, MOST_RECORD_BYTES)])
 
 
 def masked_crc(data: bytes) -> int:
@@ -128,7 +140,7 @@ def _next_record(data: mmap.mmap | bytes, start: int, stop: int | None = None) -
         if data[position : position + 64] == bytes(64):  # inside a stretch of zeros: go to its end
             position = _end_of_zeros(data, position) - 8
         end = _record_end(data, position)
-        if end is not None and end <= size:
+        if end is not None and end <= size and end - position <= MOST_RECORD_BYTES:
             record = bytes(data[position + _HEAD.size : end - _CRC.size])
             if _CRC.unpack_from(data, end - _CRC.size)[0] == masked_crc(record):
                 return position
