@@ -1,4 +1,4 @@
-"""A classifier of scikit-learn whose fit takes as long as it is told. In a module of its own, so that it can be pickled."""
+"""A classifier of scikit-learn whose fit takes as long as it is told; in a module of its own, so that it is pickled."""
 
 from __future__ import annotations
 

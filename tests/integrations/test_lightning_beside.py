@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, Timer
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import runstone
@@ -230,9 +231,32 @@ def test_norms_of_gradients_are_those_before_clipping_at_the_steps_that_are_kept
     if detail != "norms" and layers:
         assert list(info.series("gradients/norm/first").value) == list(info.series("gradients/norm/pg1").value)
     assert info.record_names == (["gradients/first", "gradients/second"] if detail == "histograms" else [])
+    for name in info.record_names:
+        assert [record.step for record in info.records(name)] == [3, 7, 11]
 
 
 PARAM_GROUPS = ("gradients/norm/pg1", "gradients/norm/pg2")
+
+
+class _Norms(TorchDispatchMode):
+    """Counts how many norms are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.linalg_vector_norm.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_F4_norms_are_computed_only_for_steps_that_are_kept(fit: Any) -> None:
+    counts = []
+    for wanted in (False, True):
+        with _Norms() as norms:
+            fit(Model(), log_gradients=wanted, trainer={"log_every_n_steps": 4})
+        counts.append(norms.count)
+    assert counts[1] - counts[0] == 3 * (4 + 1 + 2)  # four parameters, all together, two groups
 
 
 def test_each_optimizer_has_norms_of_its_own(fit: Any) -> None:
