@@ -22,7 +22,7 @@ def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> runstone.Worksp
 
 
 def test_there_is_a_golden_workspace() -> None:
-    assert [path.name for path in GOLDEN] == ["format-1"]
+    assert [path.name for path in GOLDEN] == ["format-1", "format-1-sealed-2"]
 
 
 def test_statuses_and_names(workspace: runstone.Workspace) -> None:
