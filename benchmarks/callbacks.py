@@ -69,7 +69,7 @@ def main(*, quick: bool = False) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(f"{name}.utilities.rank_zero").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.environ["RUNSTONE_WORKSPACE"] = str(Path(folder) / ".runstone")
         try:
@@ -229,7 +229,7 @@ def grid_search(folder: Path, *, quick: bool) -> None:
     import numpy as np
     from sklearn.model_selection import GridSearchCV
 
-    from benchmarks.slow_classifier import SlowClassifier
+    from benchmarks._slow_classifier import SlowClassifier
     from runstone_integrations.sklearn import track
 
     data, target = np.zeros((200, 4)), np.arange(200) % 2

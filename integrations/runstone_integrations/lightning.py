@@ -6,7 +6,7 @@ importing this module imports no framework.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import functools
 import multiprocessing
 import multiprocessing.util
@@ -30,9 +30,11 @@ from runstone_integrations._lightning_facts import (
 from runstone_integrations._lightning_files import AfterException, CheckpointArtifacts, CheckpointPolicy
 from runstone_integrations._lightning_gradients import GradientDetail, Gradients
 from runstone_integrations._lightning_model import LayerShapes, layer_table, store_weights
+from runstone_integrations._lightning_ranks import Ranks
 from runstone_integrations._lightning_rows import Rows
+from runstone_integrations._lightning_run import RunChoice
 from runstone_integrations._lightning_timing import StepClock
-from runstone_integrations._shared import clean_params, open_own_run, run_of_user
+from runstone_integrations._shared import clean_params
 
 if TYPE_CHECKING:
     from runstone import Run, Workspace
@@ -41,9 +43,6 @@ P = ParamSpec("P")
 
 # What a copy of the callback takes along. The rest belongs to one process; Lightning adds methods of the module to it.
 _COPIED = (
-    "_identity",
-    "_params",
-    "_tags",
     "_log_every_n_steps",
     "_repeats",
     "_checkpoint_policy",
@@ -51,17 +50,9 @@ _COPIED = (
     "_gradient_detail",
     "_has_graph",
     "_count_tokens",
-    "_resume",
     "_is_autolog",
     "_monitor",
-    "_given_run",
-    "_is_adopted",
-    "_workspace",
-    "_on_error",
-    "_run_id",
-    "_run_project",
     "_last_step",
-    "_loaded",
 )
 _STATE, _AUTOLOG_STATE = "runstone.TrackingCallback", "runstone.TrackingCallback.autolog"
 # What a launcher raises in the process that started the workers; the workers had the run.
@@ -149,9 +140,15 @@ class TrackingCallback:
             raise runstone.InvalidValue(f"log_model is {log_model!r}; use checkpoints='all' to keep each checkpoint")
         if log_every_n_steps is not None and log_every_n_steps < 0:
             raise runstone.InvalidValue(f"log_every_n_steps is {log_every_n_steps}; it must be 0 or more")
-        self._identity: dict[str, Any] = {"project": project, "name": name, "group": group, "notes": notes}
-        self._params = dict(params or {})
-        self._tags = dict(tags or {})
+        self._choice = RunChoice(
+            identity={"project": project, "name": name, "group": group, "notes": notes},
+            params=params or {},
+            tags=tags or {},
+            workspace=workspace,
+            on_error=on_error,
+            given=run,
+            resume=resume,
+        )
         self._log_every_n_steps = log_every_n_steps
         self._repeats = repeat
         self._checkpoint_policy: CheckpointPolicy = checkpoints
@@ -159,39 +156,27 @@ class TrackingCallback:
         self._gradient_detail: GradientDetail | None = "norms" if log_gradients is True else log_gradients or None
         self._has_graph = log_graph
         self._count_tokens = count_tokens
-        self._resume = resume
         self._is_autolog = False
         self._monitor = monitor
-        self._given_run = run
-        self._is_adopted = False
-        self._workspace = workspace
-        self._on_error = on_error
-        self._run_id: str | None = None
-        self._run_project: str | None = None
         self._last_step = -1
-        self._loaded: dict[str, Any] = {}
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        self._run: Run | None = None
         self._rows: Rows | None = None  # while a stage is being recorded by this process
         self._clock: StepClock | None = None
         self._files: CheckpointArtifacts | None = None
         self._gradients: Gradients | None = None
         self._shapes: LayerShapes | None = None
-        self._peer: tuple[str, str] | None = None  # run id and workspace, where rank 0 records
-        self._reports: runstone.RankReports | None = None  # of a rank other than 0
+        self._ranks = Ranks()
         self._trainer: weakref.ref[Any] | None = None
-        self._has_failed = False
         self._take_sigterm_back: Callable[[], None] = _nothing
         self._end_later: Callable[[], None] | None = None  # while others still save files of an exception
-        self._is_shared = False  # whether all ranks know of the run and agree on when to stop
         self._is_rewind_due = False
         self._reported: set[tuple[str, str]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in this or another process needs to write to the same run."""
-        return {name: self.__dict__[name] for name in _COPIED}
+        return {"_choice": copy.copy(self._choice), **{name: self.__dict__[name] for name in _COPIED}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become a copy; what is bound to a process starts afresh."""
@@ -208,7 +193,7 @@ class TrackingCallback:
     @property
     def run(self) -> Run | None:
         """The run recorded now or last; `None` before the first stage, and on ranks other than 0."""
-        return self._run if self._run is not None else self._given_run
+        return self._choice.run if self._choice.run is not None else self._choice.given
 
     # ------------------------------------------------------------------ state in checkpoints
 
@@ -223,17 +208,17 @@ class TrackingCallback:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: text only, so that it loads anywhere, without this package too."""
-        return {} if self._run_id is None else {"run_id": self._run_id, "project": self._run_project or ""}
+        return self._choice.for_checkpoint()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember which run wrote a checkpoint; whether it is continued is decided when a stage starts."""
-        self._loaded = dict(state_dict)
+        self._choice.loaded = dict(state_dict)
 
     @_hook
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Take the state that the other kind of this callback, explicit or by autolog, has left."""
         states = checkpoint.get("callbacks") or {}
-        self._loaded = dict(states.get(_STATE) or states.get(_AUTOLOG_STATE) or {})
+        self._choice.loaded = dict(states.get(_STATE) or states.get(_AUTOLOG_STATE) or {})
 
     @_hook
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -246,13 +231,13 @@ class TrackingCallback:
     @_hook
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         """Forget what another trainer did. The run is not opened here: tuning calls this hook too."""
-        self._loaded = {}
+        self._choice.loaded = {}
         self._finish_ending()
         self._leave_sigterm_to_lightning()
         is_other_trainer = self._trainer is not None and self._trainer() is not trainer
         if is_other_trainer and trainer.state.fn.value == "fit" and not trainer.fast_dev_run:
-            self._run_id = self._run_project = None
-            self._last_step = -1 if self._given_run is None else self._last_step
+            self._choice.forget()
+            self._last_step = -1 if self._choice.given is None else self._last_step
 
     @_hook
     def on_fit_start(self, trainer: Any, module: Any) -> None:
@@ -267,12 +252,12 @@ class TrackingCallback:
         if trainer.strategy.restore_checkpoint_after_setup:
             self._open(trainer, "fit")
             self._record_facts(trainer, module)
-        if self._run is None or self._rows is None:
+        if self._rows is None:
             return
         facts: dict[str, Any] = {"trainer": {"num_training_batches": trainer.num_training_batches}}
         if not self._is_rewind_due:  # a resumed optimizer is in the middle of its schedule
             facts |= facts_of_optimizers(trainer)
-        self._run.log_params({"lightning": clean_params(facts)})
+        self._rows.run.log_params({"lightning": clean_params(facts)})
         if self._gradient_detail is not None and is_sharded(trainer):
             self._warn(f"log_gradients is left out: {type(trainer.strategy).__name__} leaves no rank whole gradients")
         elif self._gradient_detail is not None:
@@ -284,47 +269,45 @@ class TrackingCallback:
     @_hook
     def on_fit_end(self, trainer: Any, module: Any) -> None:
         """Keep the checkpoints and weights that training left, and what its callbacks came to."""
-        if self._run is None or self._rows is None:
+        if self._rows is None:
             return
+        run = self._rows.run
         if self._files is not None:
             self._files.store(trainer)
-        _record_end(self._run, why_training_ended(trainer, self._run.stop_reason, self._last_step))
-        self._run.log_params({"lightning": clean_params(facts_of_callbacks(trainer))})
+        _record_end(run, why_training_ended(trainer, run.stop_reason, self._last_step))
+        run.log_params({"lightning": clean_params(facts_of_callbacks(trainer))})
         if self._has_model and is_sharded(trainer):
             self._warn(f"log_model is left out: {type(trainer.strategy).__name__} leaves no rank whole weights")
         elif self._has_model:
             weights = trainer.strategy.lightning_module_state_dict()
-            store_weights(self._run, module, weights, step=self._last_step, epoch=trainer.current_epoch)
+            store_weights(run, module, weights, step=self._last_step, epoch=trainer.current_epoch)
 
     @_hook
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
         """End the run; a later stage of the same trainer continues it."""
         self._take_sigterm_back()
-        run, rows = self._run, self._rows
+        rows = self._rows
         self._leave_stage()
-        self._peer = None
-        if self._reports is not None:
-            self._reports.stop()
-        if run is not None and rows is not None and run is not self._given_run:
-            run.finish()
+        self._ranks.stop_reports()
+        if rows is not None and rows.run is not self._choice.given:
+            rows.run.finish()
 
     @_hook
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         """Record why training ended, with what it had logged until then."""
         self._take_sigterm_back()
-        if self._peer is not None:
-            self._report_failure_of_other_rank(exception)
-        if self._reports is not None:
-            self._reports.stop()
+        if self._ranks.is_other:
+            self._end_other_rank(exception)
             return
         if self._rows is None:
             if not self._is_failure_before_start(trainer, exception):
                 return
             self._open(trainer, str(trainer.state.fn.value), is_collective=False)
-        run, rows, files = self._run, self._rows, self._files
+        rows, files = self._rows, self._files
         self._leave_stage()
-        if run is None or rows is None:
+        if rows is None:
             return
+        run = rows.run
         status = _status_of(exception)
         self._end_later = functools.partial(self._end, run, exception, status)
         try:
@@ -360,14 +343,14 @@ class TrackingCallback:
         if status is not None:  # Lightning turns these into an exit: a `with run:` outside could not tell
             run.finish(status)
             return
-        self._has_failed = True
+        self._choice.has_failed = True
         run.fail(exception)
-        if run is not self._given_run:
+        if run is not self._choice.given:
             run.finish("failed")
 
     def _leave_stage(self) -> None:
         self._rows = self._files = self._clock = self._gradients = self._shapes = None
-        self._is_shared = False
+        self._ranks.part()
 
     def _leave_sigterm_to_lightning(self) -> None:
         """Take the handler of open runs away for a stage.
@@ -397,31 +380,23 @@ class TrackingCallback:
         """Start, or join, the run of this stage on rank 0, and tell the other ranks which one it is."""
         if trainer.fast_dev_run or (self._is_autolog and _has_explicit(trainer)):
             return
-        is_resuming = stage == "fit" and bool(self._loaded or trainer.ckpt_path)
-        where: tuple[str, str] | None = None
-        invitation: Any = None
+        is_resuming = stage == "fit" and bool(self._choice.loaded or trainer.ckpt_path)
         run: Run | None = None
-        self._is_shared = False
+        before = self._choice.run_id
+        is_reporting = False
         try:
             if trainer.is_global_zero:
-                run = self._join_run(trainer, stage, is_resuming=is_resuming)
-                with contextlib.suppress(runstone.WorkspaceNotFound):  # a run that records nothing has none
-                    where = run.id, str(run.workspace.path)
-                    invitation = runstone.RankReports.invitation_to(run) if trainer.world_size > 1 else None
+                run = self._choice.join(stage, is_resuming=is_resuming)
         finally:  # the other ranks wait for this, whatever happened here
-            if is_collective and trainer.world_size > 1:
-                where, invitation = trainer.strategy.broadcast((where, invitation))
-                self._is_shared = where is not None
-                self._peer = None if trainer.is_global_zero else where
-        if invitation is not None and not trainer.is_global_zero:
-            self._report_rank(trainer, stage, invitation)
+            is_reporting = self._ranks.meet(trainer, run, is_collective=is_collective)
+        if stage == "fit" and (is_reporting or run is not None):  # the first run of a process has just taken SIGTERM
+            self._leave_sigterm_to_lightning()
         if multiprocessing.parent_process() is not None:
             self._end_with_worker()
         if run is None:
             return
-        self._run, self._run_id, self._run_project, self._has_failed = run, run.id, run.project, False
-        if stage == "fit":  # the first run of a process has just installed it
-            self._leave_sigterm_to_lightning()
+        if before not in (None, run.id):
+            self._last_step = -1
         self._trainer = weakref.ref(trainer)
         device = getattr(trainer.strategy, "root_device", None)
         self._clock = StepClock(world_size=trainer.world_size, count_tokens=self._count_tokens, device=device)
@@ -430,71 +405,12 @@ class TrackingCallback:
             self._files = CheckpointArtifacts(run, self._checkpoint_policy, self._monitor)
         self._is_rewind_due = is_resuming and run.is_resumed
 
-    def _report_rank(self, trainer: Any, stage: str, invitation: Any) -> None:
-        """Let a rank other than 0 report its process, and what its host does, into the run of rank 0."""
-        user_run = run_of_user()
-        if self._peer is not None and user_run is not None and user_run.id == self._peer[0]:
-            return  # the script has started it in this rank too: there it reports by itself
-        if self._reports is None or not self._reports.is_for(invitation):
-            self._reports = runstone.RankReports(
-                invitation,
-                rank=trainer.global_rank,
-                world_size=trainer.world_size,
-                local_rank=trainer.local_rank,
-                local_size=trainer.num_devices,
-                node_rank=trainer.node_rank,
-            )
-        self._reports.start()
-        if stage == "fit":  # see _open
-            self._leave_sigterm_to_lightning()
-
-    def _join_run(self, trainer: Any, stage: str, *, is_resuming: bool) -> Run:
-        if self._is_adopted and self._given_run is not None and self._given_run.is_finished:
-            self._given_run = None  # the block around it has ended: from here on the run is ours to end
-        if self._given_run is None and self._run_id is None:
-            self._given_run = run_of_user()
-            self._is_adopted = self._given_run is not None
-        if self._given_run is not None:
-            if self._is_adopted and self._run is not self._given_run:
-                self._given_run.log_params(clean_params(self._params))
-                self._given_run.set_tags(self._tags)
-            return self._given_run
-        run_id, project, parent = self._run_id, self._run_project, None
-        wrote = self._loaded.get("run_id")
-        # In a trial the first run of the process is the trial's, wherever its weights come from.
-        if wrote and not (run_id is None and runstone.trial_params()):
-            if stage == "fit" and self._resume == "continue":
-                run_id, project = wrote, self._loaded.get("project") or None
-            elif run_id is None or (stage == "fit" and run_id == wrote):
-                run_id, parent = None, wrote
-        is_new_attempt = is_resuming or (stage == "fit" and self._has_failed)
-        if self._run is not None and self._run.id == run_id and not is_new_attempt:
-            self._run.reopen()
-            return self._run
-        common: dict[str, Any] = {
-            "params": clean_params(self._params),
-            "tags": self._tags,
-            "workspace": self._workspace,
-            "on_error": self._on_error,
-        }
-        if run_id is not None:
-            return open_own_run(run_id=run_id, project=project or self._identity["project"], **common)
-        return open_own_run(**self._identity, parent=parent, **common)
-
-    def _report_failure_of_other_rank(self, exception: BaseException) -> None:
-        peer, self._peer = self._peer, None
-        if peer is None or _status_of(exception) is not None:
-            return
-        run_id, workspace = peer
-        if runstone.open_workspace(workspace).run(run_id).status.is_ended:
-            if self._reports is not None:  # rank 0 has told why; what other ranks see after that may be only its echo
-                self._reports.keep_error(exception)
-            return
-        run = runstone.start_run(
-            run_id=run_id, workspace=workspace, resume=True, environment=False, system_metrics=False
-        )
-        run.fail(exception)
-        run.finish("failed")
+    def _end_other_rank(self, exception: BaseException) -> None:
+        try:
+            if _status_of(exception) is None:
+                self._ranks.report_failure(exception)
+        finally:
+            self._ranks.stop_reports()
 
     def _end_with_worker(self) -> None:
         """See to it that a worker which Lightning has spawned or forked tells how it ended.
@@ -512,19 +428,16 @@ class TrackingCallback:
 
     @_hook
     def _end_in_worker(self, error: BaseException | None) -> None:
-        run, rows, peer = self._run, self._rows, self._peer
+        rows = self._rows
         error = error or KeyboardInterrupt()  # torch's workers leave without a word then
-        if peer is not None:
-            self._report_failure_of_other_rank(error)
-        if self._reports is not None:
-            self._reports.stop()
-        if run is None or rows is None:
-            return
-        self._leave_stage()
-        self._end(run, error, _status_of(error))
+        if self._ranks.is_other:
+            self._end_other_rank(error)
+        if rows is not None:
+            self._leave_stage()
+            self._end(rows.run, error, _status_of(error))
 
     def _report(self, hook: str, error: Exception) -> None:
-        is_strict = "raise" in (self._on_error, self.run.on_error if self.run else None)
+        is_strict = "raise" in (self._choice.on_error, self.run.on_error if self.run else None)
         if is_strict and hook != "on_exception":  # there it would hide the error of the user
             raise error
         kind = (hook, type(error).__name__)
@@ -541,10 +454,10 @@ class TrackingCallback:
     # ------------------------------------------------------------------ hyperparameters
 
     def _record_facts(self, trainer: Any, module: Any) -> None:
-        if self._run is None or self._rows is None:
+        if self._rows is None:
             return
-        found = facts_at_start(trainer, module)
-        self._run.log_params(clean_params({name: found[name] for name in found if name not in self._params}))
+        found, given = facts_at_start(trainer, module), self._choice.params
+        self._rows.run.log_params(clean_params({name: found[name] for name in found if name not in given}))
 
     # ------------------------------------------------------------------ training
 
@@ -587,7 +500,7 @@ class TrackingCallback:
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note a finished step, and stop if the run was asked to."""
         self._note_batch(trainer, module)
-        if self._is_shared:
+        if self._ranks.have_met:
             loop = trainer.fit_loop.epoch_loop
             every = self._log_every_n_steps if self._log_every_n_steps is not None else trainer.log_every_n_steps
             if every and (loop._batches_that_stepped + 1) % every == 0 and not loop._should_accumulate():
@@ -603,13 +516,13 @@ class TrackingCallback:
         if self._shapes is not None:
             shapes, self._shapes = self._shapes.take(), None
             rows.run.log_text("model/layers", layer_table(module, shapes), step=max(rows.last_step, 0))
-        if rows.run.should_stop and not self._is_shared:
+        if rows.run.should_stop and not self._ranks.have_met:
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Record the last batch; what the epoch logged is complete at the next hook."""
         self._note_epoch(trainer)
-        if self._is_shared:
+        if self._ranks.have_met:
             self._agree_on_stop(trainer)
 
     @_hook
@@ -621,7 +534,7 @@ class TrackingCallback:
         if self._is_rewind_due:
             self._begin_steps(trainer, rows)
         rows.note_epoch(trainer)
-        if rows.run.should_stop and not self._is_shared:
+        if rows.run.should_stop and not self._ranks.have_met:
             trainer.should_stop = True
 
     @_hook
@@ -674,7 +587,7 @@ class TrackingCallback:
 
     def _start_evaluation(self, trainer: Any, module: Any, stage: str) -> None:
         if trainer.state.fn.value == stage:
-            is_first = self._run_id is None
+            is_first = self._choice.run_id is None
             self._open(trainer, stage)
             if is_first:  # what a test is done with must not replace what the training was done with
                 self._record_facts(trainer, module)
@@ -713,7 +626,7 @@ class TrackingCallback:
         if self._clock is not None:
             self._clock.skip()
         if trainer.state.fn.value == "fit":
-            if self._is_shared:
+            if self._ranks.have_met:
                 self._agree_on_stop(trainer)
             elif self._rows is not None and self._rows.run.should_stop:
                 trainer.should_stop = True

@@ -19,6 +19,8 @@ An argument given in Python wins over the environment, the environment over the 
 | `RUNSTONE_SPILL` | `off`, or the most that is kept elsewhere while the disk of a run is full; default `64M` |
 | `XDG_STATE_HOME` | where that is kept, in `runstone/spill`; default `~/.local/state` |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
+| `RUNSTONE_AUTOLOG` | `on` or `off`: record trainings that name no callback; wins over `runstone autolog` |
+| `XDG_CONFIG_HOME` | where that switch lies, in `runstone`; default `~/.config` |
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ VARIABLES = (
     "RUNSTONE_LOG",
     "RUNSTONE_SPILL",
     "RUNSTONE_DISABLED",
+    "RUNSTONE_AUTOLOG",
 )
 
 

@@ -150,7 +150,7 @@ def test_names_that_find_no_room_are_whole_or_absent_and_their_points_are_counte
     (keys,) = run.path.glob("*.keys")
     size = keys.stat().st_size
     filler.unlink()
-    run._log.points._retry_at = 0.0  # type: ignore[union-attr]  # it would wait a second
+    run._log.points._files.retry_at = 0.0  # type: ignore[union-attr]  # it would wait a second
     for number in range(200, 400):
         run.log({f"{number:04d} {'n' * 200}": float(number)}, step=number + 1)
     run.finish()

@@ -297,7 +297,7 @@ def test_B2_a_resume_can_fork_a_run_from_the_one_that_wrote_the_checkpoint(
     file = next((tmp_path / "saved").iterdir())
     forks = [tracking(project="digits", resume="fork") for _ in range(2)]
     for fork in (forks[0], forks[1], first):  # the callback that wrote it can fork too
-        fork._resume = "fork"
+        fork._choice._resume = "fork"
         trainer(fork, max_epochs=3).fit(Model(), ckpt_path=file)
     ids = {info.id: info.parent for info in runstone.open_workspace(tmp_path / "ws").runs()}
     (root,) = [one for one, parent in ids.items() if parent is None]
