@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import runstone
 from runstone.runlog import format as fmt
@@ -40,7 +41,11 @@ Points = dict[str, list[tuple[int, str]]]
 
 def record(home: Path, *, is_sealed: bool) -> Path:
     """Record a run of two attempts, several segments, and every kind of point."""
-    fmt.FIRST_SLOTS = 256
+    with mock.patch.object(fmt, "FIRST_SLOTS", 256), mock.patch.object(zooming, "LEAST_POINTS", STEPS):
+        return _record(home, is_sealed=is_sealed)
+
+
+def _record(home: Path, *, is_sealed: bool) -> Path:
     for attempt in (1, 2):
         with runstone.start_run(
             workspace=home,
@@ -59,7 +64,6 @@ def record(home: Path, *, is_sealed: bool) -> Path:
                     run.log_histogram("h", [float(step), 1.0], bins=2, step=step)
         (run.path / f"environment.{run._log.writer.hex()}.json").write_text('{"python": {"version": "3"}, "why": {}}')
     if is_sealed:
-        zooming.LEAST_POINTS = STEPS
         seal(run.path)
     return run.path
 
