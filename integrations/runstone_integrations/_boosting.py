@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import atexit
 import csv
 import math
@@ -76,7 +77,7 @@ def plain_config(config: Any) -> Any:
     return float(str(np.float32(value)))
 
 
-class EndsLate(Tracking):
+class EndsLate(Tracking, abc.ABC):
     """A callback of a library that calls nothing when training ends.
 
     The run is ended with the first of these: the callback is garbage, which it is as soon as the training returns where
@@ -89,13 +90,13 @@ class EndsLate(Tracking):
         self._settle(is_over=False)
         return self._session.run
 
+    @abc.abstractmethod
     def _has_ended(self) -> bool:
         """Return whether the training has come to its end, as far as the model tells."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _record_end(self) -> None:
         """Record what is known at the end only."""
-        raise NotImplementedError
 
     def _settle(self, *, is_over: bool) -> None:
         """End the run if its training has ended.

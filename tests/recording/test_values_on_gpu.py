@@ -242,6 +242,8 @@ def test_tensors_of_torch_go_through_cells_of_their_type(run: runstone.Run) -> N
         "float64": torch.tensor(0.1, dtype=torch.float64, requires_grad=True) * 2,
         "int": torch.tensor(2**53 + 1),
         "bool": torch.tensor(True),
+        "unsigned": torch.tensor(3 * 2**62, dtype=torch.uint64),
+        "turned": torch.tensor(1 + 2j).conj().imag,
         "one": torch.full((1, 1), 0.5),
     }
     with torch.inference_mode():
@@ -261,6 +263,8 @@ def test_tensors_of_torch_go_through_cells_of_their_type(run: runstone.Run) -> N
         "float64": 0.2,
         "int": 2**53 + 1,
         "bool": True,
+        "unsigned": 3.0 * 2**62,  # a float, as any integer of more than 63 bits
+        "turned": -2.0,
         "one": 0.5,
         "inference": 3.0,
     }

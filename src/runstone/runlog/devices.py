@@ -15,7 +15,12 @@ from runstone.runlog.scalars import not_one_number
 
 _CELLS = 256
 # NaNs that no arithmetic makes, nor a wider form of one of 16 bits; and a number that nobody counts to.
-_MARKS = {"float32": 0x7FB1_C0DE, "float64": 0x7FF4_51C0_DE5A_C0DE, "int64": 0x9E37_79B9_7F4A_7C15}
+_MARKS = {
+    "float32": 0x7FB1_C0DE,
+    "float64": 0x7FF4_51C0_DE5A_C0DE,
+    "int64": 0x9E37_79B9_7F4A_7C15,
+    "uint64": 0x9E37_79B9_7F4A_7C15,
+}
 
 
 class Copy(Protocol):
@@ -131,7 +136,7 @@ class CudaCopies:
 
     def __init__(self, *, pin_memory: bool = True) -> None:
         self._pin_memory = pin_memory
-        self._free: dict[str, list[_Cell]] = {"float32": [], "float64": [], "int64": []}
+        self._free: dict[str, list[_Cell]] = {kind: [] for kind in _MARKS}
 
     def start(self, name: object, tensor: Any) -> Copy:
         """Start the copy of a tensor of one element on the current stream of its device.
@@ -145,13 +150,17 @@ class CudaCopies:
         dtype = tensor.dtype
         if dtype.is_complex:
             raise InvalidValue(f"metric {name!r:.80} must be a number, got a complex tensor")
-        kind = "int64" if not dtype.is_floating_point else "float64" if dtype == torch.float64 else "float32"
+        if dtype.is_floating_point:
+            kind = "float64" if dtype == torch.float64 else "float32"
+        else:  # a signed cell would take the larger half of unsigned numbers for negative ones
+            kind = "uint64" if dtype == getattr(torch, "uint64", None) else "int64"
         try:
             if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
                 raise InvalidValue("it is computed in a CUDA graph that is being captured; log it after a replay")
             cell = self._cell(torch, kind)
             cell.bits[cell.place] = _MARKS[kind]
-            source = tensor.detach()
+            # Else the sign would be turned on the host, in the cell, before the value is there.
+            source = tensor.detach().resolve_neg()
             cell.tensor.copy_(source.reshape(()) if source.ndim else source, non_blocking=True)
         except Exception as error:  # foreign code may raise anything
             raise InvalidValue(

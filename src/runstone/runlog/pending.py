@@ -1,7 +1,7 @@
 """Values that are still on a GPU when they are logged: copied without waiting, written when they have come, in order.
 
-The training thread starts a copy into pinned host memory, and behind it one of a flag. The keeper looks at the flags;
-it never waits for one. What is logged to the same metric meanwhile stands in line behind.
+The training thread starts a copy, the keeper looks whether it has come (see `devices`). What is logged to the same
+metric meanwhile stands in line behind.
 """
 
 from __future__ import annotations
