@@ -5,6 +5,7 @@ Imports neither Runstone nor a framework before it is called.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
@@ -22,5 +23,5 @@ def lightning_callbacks() -> list[Any]:
 
         return [TrackingCallback.for_autolog()]
     except Exception as error:  # whatever it is, the program must go on
-        print(f"runstone: autolog is not possible: {type(error).__name__}: {error}", flush=True)
+        print(f"runstone: autolog is not possible: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return []

@@ -53,7 +53,7 @@ def test_the_factory_never_raises(
 ) -> None:
     monkeypatch.setenv("RUNSTONE_AUTOLOG", "maybe")
     assert lightning_callbacks() == []
-    assert "autolog is not possible" in capsys.readouterr().out
+    assert "autolog is not possible" in capsys.readouterr().err
 
 
 def test_nothing_is_loaded_while_it_is_off() -> None:

@@ -18,6 +18,7 @@ import pytest
 import runstone
 from runstone import Status
 from runstone.runlog.liveness import read_status
+from runstone.runlog.seal import seal
 from runstone.runlog.series import MetricLog
 from runstone.runlog.spill import recover_spill
 from tests.recording.conftest import RunProgram, Start
@@ -183,6 +184,27 @@ def test_run_killed_while_its_disk_is_full_is_whole_once_it_is_joined(
     assert len(MetricLog(run.path).records("text")) == 19_999
     assert run.read().dropped == 0
     assert list(state.iterdir()) == []
+
+
+def test_sealing_waits_for_what_lies_elsewhere_and_takes_it_along(
+    start: Start, small_disk: Path, backend: str, state: Path
+) -> None:
+    program = start(PROGRAM + "time.sleep(60)", RUNSTONE_LOG=backend)
+    program.wait_until_ready()
+    path = small_disk / "ws" / "runs" / "default" / "one"
+    (status,) = path.glob("*.status")
+    end = time.monotonic() + 20
+    while not ((head := read_status(status)) and head.is_spilled):  # the keeper tells with its next beat
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    program.send(signal.SIGKILL)
+    program.end()
+    assert seal(path) is None  # sealed now, the run could not take them any more
+    assert list(path.glob("*.wal"))
+    (small_disk / "filler").unlink()
+    assert seal(path) is not None
+    assert list(path.glob("*.wal")) == list(state.iterdir()) == []
+    assert np.array_equal(MetricLog(path).series("x").value, np.arange(20_000.0))
 
 
 def test_bringing_points_home_may_be_cut_short_and_done_again(

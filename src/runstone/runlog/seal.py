@@ -38,7 +38,8 @@ def seal(run_path: Path) -> Sealing | None:
     """Seal the metric logs of a run.
 
     Returns:
-        What was done; `None` where there was nothing to do: no log of a writer that is gone, or another process seals.
+        What was done; `None` where there was nothing to do: no log of a writer that is gone, or another process seals;
+        or where points of the run lie elsewhere on this host and find no room here yet.
 
     Raises:
         FormatError: files of the run are damaged or of a newer version.
@@ -50,7 +51,8 @@ def seal(run_path: Path) -> Sealing | None:
         for name in (SEALED, LEVELS):
             for left in run_path.glob(f"{name}.*.partial"):  # of a sealing that was killed; others' are at work
                 left.unlink(missing_ok=True)
-        recover_spill(run_path)
+        if not recover_spill(run_path):
+            return None
         journal = read_journal(run_path)
         logs = _logs_of_the_gone(run_path, journal)
         if not logs:
