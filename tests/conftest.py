@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runstone import settings
+from runstone.current import set_current
 
 # Started in the background or by nohup, a process is deaf to these, and so would be those that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,6 +18,7 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    set_current(None)  # a run that another test left open is nobody's here
     for variable in settings.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
