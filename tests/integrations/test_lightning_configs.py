@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,10 @@ _events: list[str] | None = None
 
 
 def _listen(event: str, _arguments: Any) -> None:
-    if _events is not None and event.startswith(("open", "os.", "socket.", "subprocess.", "sqlite3.", "shutil.")):
+    # Only what the training thread does: another of its own prepares segments and takes the snapshot meanwhile.
+    if _events is None or threading.get_ident() != threading.main_thread().ident:
+        return
+    if event.startswith(("open", "os.", "socket.", "subprocess.", "sqlite3.", "shutil.")):
         _events.append(event)
 
 
