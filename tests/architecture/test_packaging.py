@@ -74,7 +74,7 @@ def test_a_bare_install_imports_records_and_answers_help(wheel: Path, tmp_path: 
         "print(runstone.open_workspace().runs('metrics.x = 1')[0].status)",
     )
     assert (recorded.returncode, recorded.stdout.strip()) == (0, "finished"), recorded.stderr
-    for module in ("runstone.cli.main", "runstone_sweeps.cli"):
+    for module in ("runstone.cli.main", "runstone_sweeps.cli.main"):
         helped = run("-c", f"import sys; from {module} import main; sys.argv = ['x', '--help']; sys.exit(main())")
         assert helped.returncode == 0, helped.stderr
         assert "Usage" in helped.stdout
@@ -85,7 +85,8 @@ def test_a_bare_install_imports_records_and_answers_help(wheel: Path, tmp_path: 
     assert listed.returncode == 0, listed.stderr
     missing = run(
         "-c",
-        "import sys; from runstone_sweeps.cli import main; sys.argv = ['sweep', 'run', 'x.yaml']; sys.exit(main())",
+        "import sys; from runstone_sweeps.cli.main import main; "
+        "sys.argv = ['sweep', 'run', 'x.yaml']; sys.exit(main())",
     )
     assert missing.returncode != 0
     assert "Traceback" not in missing.stderr

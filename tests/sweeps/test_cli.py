@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import runstone
-from runstone_sweeps import cli
+from runstone_sweeps.cli import main as cli
 from runstone_sweeps.record import SweepRecord
 from runstone_sweeps.session import run_session
 from runstone_sweeps.spec import load_spec
@@ -129,7 +129,7 @@ def test_text_of_users_reaches_no_terminal_as_a_command(place: Place) -> None:
 
 def test_help_answers_without_optuna_or_a_workspace(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.argv = ['sweep', '--help']\nfrom runstone_sweeps.cli import main\n"
+        "import sys; sys.argv = ['sweep', '--help']\nfrom runstone_sweeps.cli.main import main\n"
         "try: main()\nfinally: print({'optuna', 'plotly', 'numpy', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)

@@ -1,0 +1,70 @@
+"""What the commands of `sweep` share: options, and which sweep is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+
+from runstone import Workspace
+
+if TYPE_CHECKING:
+    from runstone_sweeps.record import SweepRecord
+    from runstone_sweeps.store import SweepFolder
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+
+
+class DurationType(click.ParamType[float]):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        from runstone_sweeps.spec import parse_duration
+
+        try:
+            seconds = float(str(parse_duration(value)))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds <= 0:
+            self.fail(f"is {value}; it must be above 0", param, ctx)
+        return seconds
+
+
+def workspace_option(command: F) -> F:
+    return click.option(
+        "--workspace",
+        "workspace_path",
+        metavar="FOLDER",
+        help="The workspace; default RUNSTONE_WORKSPACE, or the nearest .runstone here or above.",
+    )(command)
+
+
+def budget_options(command: F) -> F:
+    command = click.option("--trials", type=click.IntRange(1), help="Trials in all.")(command)
+    command = click.option("--parallel", type=click.IntRange(1, 1024), help="Trials at once.")(command)
+    return click.option("--timeout", type=DurationType(), help="Time at work in all, such as 90s, 10m, 1h30m.")(command)
+
+
+def find_sweep(workspace: Workspace, reference: str) -> SweepFolder:
+    """Return the sweep that an id, a part of one or a name means."""
+    from runstone_sweeps.store import Sweeps
+
+    return Sweeps(workspace).find(reference)
+
+
+def status_of(folder: SweepFolder, record: SweepRecord) -> str:
+    if folder.is_running:
+        return "running"
+    if record.is_finished:
+        return "finished"
+    return str(record.closed or ("interrupted" if record.sessions else "not begun"))
+
+
+def make_console() -> Console:
+    console = Console(highlight=False, markup=False, emoji=False)
+    # A pipe has no width: let no table be cut to 80 columns.
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
