@@ -23,11 +23,11 @@ PACKAGES = {
 # Lower layers first. A module may import from its own layer and from those before it.
 LAYERS: list[set[str]] = [
     {"_version", "errors", "status", "values", "names", "settings", "params"},
-    {"runlog", "blobs", "artifacts"},
+    {"runlog", "blobs", "ledger", "artifacts"},
     {"ending", "current", "runinfo", "capture", "media", "console", "autolog"},
     {
         *("query", "index", "comparison", "workspace", "run", "starting", "companions"),
-        *("environments", "doctor", "reproduce", "tensorboard", "launch"),
+        *("environments", "doctor", "reproduce", "tensorboard", "launch", "models"),
     },
     {"cli"},
 ]

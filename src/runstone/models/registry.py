@@ -1,0 +1,495 @@
+"""The models of a workspace: names, versions, aliases, stages, approvals. Every change is one event of a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runstone.errors import AlreadyExists, InvalidName, InvalidValue
+from runstone.ledger import Damage, Ledger, LedgerEvent, ledgers
+from runstone.models.history import ARCHIVED, ApprovalState, ModelNotFound, ModelState, ModelVersion
+from runstone.models.refs import LATEST, ModelRef, check_alias, is_version_like
+from runstone.models.semver import SemVer
+from runstone.names import check_name, folder_name
+
+T = TypeVar("T")
+_MAX_TEXT = 100_000
+
+
+class VersionInUse(AlreadyExists):
+    """A version cannot be withdrawn while an alias or a stage points to it."""
+
+
+class NotApproved(InvalidValue):
+    """A version was to be used before it was approved."""
+
+
+class Model:
+    """One model of the registry. Cheap to make; reads its history when it is asked something.
+
+    Args:
+        ledger: Its events.
+        run_id: The run on whose behalf changes are made, if one does.
+    """
+
+    def __init__(self, ledger: Ledger, *, run_id: str | None = None) -> None:
+        self.ledger = ledger
+        self._run_id = run_id
+        self._state = ModelState()
+        self._seen = 0
+
+    @property
+    def name(self) -> str:
+        """Its name, as it was given."""
+        return self.state().name
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def state(self, as_of: float | None = None) -> ModelState:
+        """Return what stands, now or at a time (seconds since the Unix epoch).
+
+        Raises:
+            LedgerDamaged: its history was changed; `verify` names every such place.
+        """
+        events = self.ledger.events()
+        if as_of is not None:
+            return ModelState.from_events(events, as_of=as_of)
+        for event in events[self._seen :]:
+            self._state.apply(event)
+        self._seen = len(events)
+        return self._state
+
+    def versions(self) -> list[ModelVersion]:
+        """Return all versions, withdrawn ones too, the highest first."""
+        return sorted(self.state().versions.values(), key=lambda version: version.version, reverse=True)
+
+    def find(self, selector: str = LATEST, *, as_of: float | None = None) -> ModelVersion:
+        """Return the version that a selector means; see `ModelState.find`.
+
+        Raises:
+            ModelNotFound: there is none.
+        """
+        return self.state(as_of).find(selector)
+
+    def history(self) -> Sequence[LedgerEvent]:
+        """Return every event, the first one first."""
+        return self.ledger.events()
+
+    def verify(self) -> list[Damage]:
+        """Return what was changed in its history; empty where it holds."""
+        return self.ledger.verify()
+
+    def stage_before(self, stage: str) -> ModelVersion | None:
+        """Return the version that was in a stage before the one that is there now, if it may still be used."""
+        return _stage_before(self.ledger.events(), self.state(), stage)
+
+    # --- versions --------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        manifest: str,
+        *,
+        version: str | Callable[[ModelState], str],
+        proposal: Mapping[str, Any] | Callable[[ModelState], Mapping[str, Any]] | None = None,
+        reason: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        notes: str | None = None,
+    ) -> ModelVersion:
+        """Add a version. Its number is its own for ever, also when it is withdrawn later.
+
+        Args:
+            manifest: Hash of the blob that says what the version consists of.
+            version: Its number; or a function that chooses one for what stands, called again whenever another
+                writer was faster.
+            proposal: What the evidence asked for, with its reasons; or a function as for `version`.
+            reason: Why another number than the proposed one was chosen.
+            tags, notes: As for `set_tags` and `set_notes`.
+
+        Raises:
+            InvalidValue: it is not a semantic version.
+            AlreadyExists: the number was given before.
+        """
+        text_tags = _check_tags(tags or {})
+
+        def said(state: ModelState) -> dict[str, Any]:
+            chosen = SemVer.parse(version(state) if callable(version) else version)
+            if (given := state.versions.get(str(chosen))) is not None:
+                gone = " and was withdrawn" if given.withdrawn else ""
+                raise AlreadyExists(
+                    f"model {state.name!r} has a version {chosen} already{gone}; numbers are never given twice"
+                )
+            return {
+                "version": str(chosen),
+                "manifest": manifest,
+                "proposal": dict(proposal(state) if callable(proposal) else proposal or {}),
+                "reason": reason,
+                "tags": text_tags,
+                "notes": notes,
+            }
+
+        event = self._append("registered", said)
+        return self.state().versions[event.fields["version"]]
+
+    def withdraw(self, version: str, *, reason: str, is_forced: bool = False) -> None:
+        """Take a version out of use. It stays in the history, and its number is never given again.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            VersionInUse: an alias or a stage points to it, and it is not forced.
+        """
+
+        def said(state: ModelState) -> dict[str, Any]:
+            found = state.find(version)
+            users = [f"alias {alias!r}" for alias in found.aliases]
+            if found.stage not in (state.stages[0], ARCHIVED):
+                users.append(f"stage {found.stage!r}")
+            if users and not is_forced:
+                raise VersionInUse(f"{found} is in use: {', '.join(users)}; move these first, or force it")
+            return {"version": str(found.version), "reason": _check_text(reason, "reason")}
+
+        self._append("withdrawn", said)
+
+    # --- aliases and stages ----------------------------------------------------------------------------------------
+
+    def set_alias(self, alias: str, version: str) -> ModelVersion:
+        """Let an alias point to a version, wherever it pointed before.
+
+        Raises:
+            InvalidName: the alias could be taken for a version or a stage.
+            ModelNotFound: there is no such version.
+        """
+
+        def said(state: ModelState) -> dict[str, Any]:
+            check_alias(alias, state.stages)
+            found = _usable(state.find(version))
+            return {"alias": alias, "version": str(found.version), "before": state.aliases.get(alias)}
+
+        self._append("aliased", said)
+        return self.state().find(alias)
+
+    def remove_alias(self, alias: str) -> None:
+        """Let an alias point to nothing.
+
+        Raises:
+            ModelNotFound: there is no such alias.
+        """
+
+        def said(state: ModelState) -> dict[str, Any]:
+            if alias not in state.aliases:
+                raise ModelNotFound(f"model {state.name!r} has no alias {alias!r:.80}")
+            return {"alias": alias, "version": None, "before": state.aliases[alias]}
+
+        self._append("aliased", said)
+
+    def set_stage(
+        self,
+        version: str,
+        stage: str,
+        *,
+        reason: str | None = None,
+        keeps_others: bool = False,
+        record: Mapping[str, Any] | None = None,
+    ) -> ModelVersion:
+        """Move a version into a stage. Those that were there go to `archived`, or to the first stage without one.
+
+        Args:
+            version: The version.
+            stage: One of the model's stages.
+            reason: Why, for the history.
+            keeps_others: Leave those that are in the stage there, too.
+            record: What the gates found, kept with the event.
+
+        Raises:
+            InvalidValue: the model has no such stage.
+            NotApproved: the model asks for an approval, and the version has none.
+            ModelNotFound: there is no such version.
+        """
+
+        def said(state: ModelState) -> dict[str, Any]:
+            found = _usable(state.find(version))
+            _check_stage(state, stage)
+            _check_approval(state, found, stage)
+            return _move(state, found, stage, reason, keeps_others=keeps_others) | {"record": record}
+
+        event = self._append("staged", said)
+        return self.state().versions[event.fields["version"]]
+
+    def roll_back(self, stage: str, *, reason: str) -> ModelVersion:
+        """Bring the version back that was in a stage before the one that is there now.
+
+        Raises:
+            ModelNotFound: nothing was there before that may still be used.
+        """
+        events: list[Sequence[LedgerEvent]] = []
+
+        def said(state: ModelState) -> dict[str, Any]:
+            _check_stage(state, stage)
+            found = _stage_before(events[-1], state, stage)
+            if found is None:
+                raise ModelNotFound(f"no earlier version was in stage {stage!r} of model {state.name!r}")
+            return _move(state, found, stage, reason, keeps_others=False) | {"is_rollback": True}
+
+        event = self._append("staged", said, seen=events)
+        return self.state().versions[event.fields["version"]]
+
+    def judge(self, version: str, state: ApprovalState, *, reason: str | None = None) -> ModelVersion:
+        """Approve or reject a version, or open the question again.
+
+        Raises:
+            InvalidValue: it is none of `approved`, `rejected`, `pending`.
+            ModelNotFound: there is no such version.
+        """
+        if state not in ("pending", "approved", "rejected"):
+            raise InvalidValue(f"{state!r:.80} is no judgement; say approved, rejected or pending")
+
+        def said(before: ModelState) -> dict[str, Any]:
+            found = _usable(before.find(version))
+            return {"version": str(found.version), "state": state, "before": found.approval.state, "reason": reason}
+
+        event = self._append("judged", said)
+        return self.state().versions[event.fields["version"]]
+
+    # --- words -----------------------------------------------------------------------------------------------------
+
+    def set_tags(self, tags: Mapping[str, str], *, version: str | None = None) -> None:
+        """Set tags of the model or of one version; values are kept as text."""
+        checked = _check_tags(tags)
+        self._append("tagged", lambda state: {"version": _number(state, version), "set": checked, "remove": []})
+
+    def remove_tags(self, *names: str, version: str | None = None) -> None:
+        """Remove tags of the model or of one version; names that are not there are ignored."""
+        self._append("tagged", lambda state: {"version": _number(state, version), "set": {}, "remove": list(names)})
+
+    def set_notes(self, notes: str | None, *, version: str | None = None) -> None:
+        """Set the annotation (Markdown) of the model or of one version, in place of what stood there."""
+        checked = None if notes is None else _check_text(notes, "notes")
+        self._append("noted", lambda state: {"version": _number(state, version), "notes": checked})
+
+    def define(self, *, stages: Sequence[str] | None = None, requires_approval: bool | None = None) -> None:
+        """Change the stages of the model, or whether a version needs an approval before it is used.
+
+        Raises:
+            InvalidName: a stage could be taken for a version, or occurs twice.
+            VersionInUse: a version is in a stage that would be gone.
+        """
+
+        def said(state: ModelState) -> dict[str, Any]:
+            fields: dict[str, Any] = {}
+            if stages is not None:
+                fields["stages"] = list(check_stages(stages))
+                for version in state.usable():
+                    if version.stage not in stages and version.stage != state.stages[0]:
+                        raise VersionInUse(f"{version} is in stage {version.stage!r}; move it before the stage goes")
+                if taken := [stage for stage in stages if stage in state.aliases]:
+                    raise InvalidName(f"{taken[0]!r} is an alias of this model; it cannot be a stage, too")
+            if requires_approval is not None:
+                fields["requires_approval"] = requires_approval
+            return fields
+
+        self._append("defined", said)
+
+    def note_delivery(self, fields: Mapping[str, Any]) -> None:
+        """Record what became of a hook."""
+        self._append("delivered", lambda _state: fields)
+
+    def _append(
+        self,
+        kind: str,
+        said: Callable[[ModelState], Mapping[str, Any]],
+        *,
+        seen: list[Sequence[LedgerEvent]] | None = None,
+    ) -> LedgerEvent:
+        def fields(events: Sequence[LedgerEvent]) -> Mapping[str, Any]:
+            if seen is not None:
+                seen.append(events)
+            return said(self.state())
+
+        return self.ledger.append(kind, fields, run_id=self._run_id)
+
+
+class Models:
+    """The registry of one workspace.
+
+    Args:
+        root: Its folder.
+        run_id: The run on whose behalf changes are made, if one does.
+    """
+
+    def __init__(self, root: Path, *, run_id: str | None = None) -> None:
+        self.root = root
+        self._run_id = run_id
+
+    def __iter__(self) -> Iterator[Model]:
+        """Iterate over all models, in the order of their folders."""
+        for folder in ledgers(self.root):
+            yield Model(Ledger(folder), run_id=self._run_id)
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether a model of this name is there."""
+        return self._ledger(name).exists
+
+    def get(self, name: str) -> Model:
+        """Return the model of this name.
+
+        Raises:
+            ModelNotFound: there is none; the message names some that are there.
+        """
+        ledger = self._ledger(check_name(name, "model"))
+        if not ledger.exists:
+            names = [model.name for model, _ in zip(self, range(5), strict=False)]
+            there = f"there is {', '.join(names)}" if names else "there is none yet; run.log_model makes one"
+            raise ModelNotFound(f"no model has the name {name!r:.80}; {there}")
+        return Model(ledger, run_id=self._run_id)
+
+    def create(
+        self,
+        name: str,
+        *,
+        notes: str | None = None,
+        stages: Sequence[str] | None = None,
+        requires_approval: bool = False,
+        is_there_ok: bool = False,
+    ) -> Model:
+        """Make a model without a version.
+
+        Args:
+            name: Any text without `@`.
+            notes: Annotation, Markdown.
+            stages: The team's own stages, the first of which a new version is in; default `none`, `staging`,
+                `production`, `archived`.
+            requires_approval: Whether a version must be approved before it goes into any but the first and the last
+                stage.
+            is_there_ok: Return the model of this name where there is one.
+
+        Raises:
+            InvalidName: the name or a stage cannot be kept.
+            AlreadyExists: there is one.
+        """
+        check_name(name, "model")
+        if "@" in name or "?as_of=" in name:
+            raise InvalidName(
+                f"the name of a model cannot hold '@' or '?as_of=': {name!r:.80}; they part it from a version"
+            )
+        fields = {
+            "name": name,
+            "notes": notes,
+            "stages": list(check_stages(stages)) if stages is not None else None,
+            "requires_approval": requires_approval,
+        }
+        ledger = self._ledger(name)
+
+        class _IsThere(Exception):
+            pass
+
+        def said(before: Sequence[LedgerEvent]) -> Mapping[str, Any]:
+            if before:
+                raise _IsThere
+            return fields
+
+        try:
+            ledger.append("created", said, run_id=self._run_id)
+        except _IsThere:
+            if not is_there_ok:
+                raise AlreadyExists(f"there is a model {name!r:.80} already") from None
+        return Model(ledger, run_id=self._run_id)
+
+    def find(self, ref: str | ModelRef) -> ModelVersion:
+        """Return the version that a reference means, such as `credit-risk@production?as_of=2026-03-01`.
+
+        Raises:
+            ModelNotFound: there is none.
+            InvalidName, InvalidValue: the reference does not parse.
+        """
+        ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
+        return self.get(ref.name).find(ref.selector, as_of=ref.as_of)
+
+    def _ledger(self, name: str) -> Ledger:
+        return Ledger(self.root / folder_name(name) / "events")
+
+
+def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
+    """Return the stages of a model, the first of which a new version is in.
+
+    Raises:
+        InvalidName: there are none, one occurs twice, or could be taken for a version.
+    """
+    if isinstance(stages, str) or not stages:
+        raise InvalidName(f"stages are {stages!r:.80}; give at least one, as a list")
+    for stage in stages:
+        check_name(stage, "stage")
+        if stage.lower() == LATEST or is_version_like(stage) or "@" in stage or "?" in stage:
+            raise InvalidName(f"stage {stage!r:.80} could be taken for a version; choose another word")
+    if len(set(stages)) < len(stages):
+        raise InvalidName(f"a stage occurs twice in {list(stages)}")
+    return tuple(stages)
+
+
+def _usable(version: ModelVersion) -> ModelVersion:
+    if version.withdrawn is not None:
+        raise InvalidValue(f"{version} was withdrawn: {version.withdrawn}")
+    return version
+
+
+def _check_stage(state: ModelState, stage: str) -> None:
+    if stage not in state.stages:
+        raise InvalidValue(f"model {state.name!r} has no stage {stage!r:.80}; it has {', '.join(state.stages)}")
+
+
+def _check_approval(state: ModelState, version: ModelVersion, stage: str) -> None:
+    is_use = stage not in (state.stages[0], state.stages[-1])
+    if not is_use:
+        return
+    if version.approval.state == "rejected":
+        why = f": {version.approval.reason}" if version.approval.reason else ""
+        raise NotApproved(f"{version} was rejected by {version.approval.by}{why}")
+    if state.requires_approval and version.approval.state != "approved":
+        raise NotApproved(f"{version} is not approved, and model {state.name!r} asks for that before {stage!r}")
+
+
+def _move(
+    state: ModelState, version: ModelVersion, stage: str, reason: str | None, *, keeps_others: bool
+) -> dict[str, Any]:
+    is_use = stage not in (state.stages[0], ARCHIVED)
+    others = [other for other in state.in_stage(stage) if other is not version] if is_use and not keeps_others else []
+    aside = ARCHIVED if ARCHIVED in state.stages else state.stages[0]
+    return {
+        "version": str(version.version),
+        "stage": stage,
+        "before": version.stage,
+        "reason": reason,
+        "replaced": [{"version": str(other.version), "stage": aside} for other in others],
+    }
+
+
+def _stage_before(events: Sequence[LedgerEvent], state: ModelState, stage: str) -> ModelVersion | None:
+    """Return whom a rollback brings back: going back twice goes back two versions, not to and fro."""
+    stack: list[str] = []
+    for event in events:
+        if event.kind == "staged" and event.fields["stage"] == stage:
+            if event.fields.get("is_rollback"):
+                stack.pop()
+                if stack[-1:] != [event.fields["version"]]:
+                    stack.append(event.fields["version"])
+            else:
+                stack.append(event.fields["version"])
+    current = {str(version.version) for version in state.in_stage(stage)}
+    for number in reversed(stack):
+        version = state.versions[number]
+        if number not in current and version.withdrawn is None and version.approval.state != "rejected":
+            return version
+    return None
+
+
+def _number(state: ModelState, version: str | None) -> str | None:
+    return None if version is None else str(state.find(version).version)
+
+
+def _check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {check_name(name, "tag"): _check_text(str(value), f"tag {name!r:.40}") for name, value in tags.items()}
+
+
+def _check_text(text: str, what: str) -> str:
+    if len(text) > _MAX_TEXT:
+        raise InvalidValue(f"the {what} has {len(text):,} characters; at most {_MAX_TEXT:,} are kept")
+    return text
