@@ -43,10 +43,11 @@ from runstone.workspace import LaunchedRun, Workspace, ensure_workspace, open_wo
 
 if TYPE_CHECKING:
     from runstone.comparison import Comparison, compare
+    from runstone.models import LoadedModel, ModelVersion, load_model
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
     from runstone.runlog.tail import MetricTail
-    from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, MetricSummary, Record, Series
+    from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Link, MetricSummary, Record, Series
 
 __all__ = [
     "JSON",
@@ -63,10 +64,13 @@ __all__ = [
     "InvalidName",
     "InvalidValue",
     "LaunchedRun",
+    "Link",
+    "LoadedModel",
     "MetricHandle",
     "MetricNotFound",
     "MetricSummary",
     "MetricTail",
+    "ModelVersion",
     "NotFound",
     "RankReports",
     "Record",
@@ -88,6 +92,7 @@ __all__ = [
     "flatten_params",
     "hand_over_sigterm",
     "is_autolog_on",
+    "load_model",
     "log",
     "open_workspace",
     "start_run",
@@ -97,8 +102,10 @@ __all__ = [
 # Readers need NumPy or SQL; a process that only records must not pay for them.
 _LAZY = {
     **dict.fromkeys(
-        ("JSON", "Artifact", "Attempt", "Failure", "FileEntry", "MetricSummary", "Record", "Series"), "runstone.values"
+        ("JSON", "Artifact", "Attempt", "Failure", "FileEntry", "Link", "MetricSummary", "Record", "Series"),
+        "runstone.values",
     ),
+    **dict.fromkeys(("LoadedModel", "ModelVersion", "load_model"), "runstone.models"),
     "Comparison": "runstone.comparison",
     "MetricTail": "runstone.runlog.tail",
     "RunInfo": "runstone.runinfo",

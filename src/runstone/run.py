@@ -35,10 +35,13 @@ from runstone.workspace import Workspace, check_tags, end_status
 
 if TYPE_CHECKING:
     from runstone.media import MediaLimits, Medium, Shelf
+    from runstone.models import LoadedModel, ModelVersion, Signature
     from runstone.runinfo import RunInfo
     from runstone.values import Artifact
 
 _FLUSH_S = 10.0
+# How long registering a model waits for the snapshot of the environment.
+_SNAPSHOT_S = 5.0
 """How long the end of a run waits for values that are still on a GPU."""
 _STOP_REASONS = {fmt.WORD_GO: None, fmt.WORD_STOP: "stop", fmt.WORD_PRUNE: "prune"}
 
@@ -507,6 +510,95 @@ class Run:
             name: Name of the artifact. Nothing happens where the run has none of this name.
         """
         self._event("artifact_removed", name=name)
+
+    def log_model(
+        self,
+        model: Any,
+        *,
+        name: str,
+        version: str | None = None,
+        pre: str | None = None,
+        reason: str | None = None,
+        signature: Signature | None = None,
+        example: Any = None,
+        labels: Sequence[Any] | None = None,
+        flavour: str | None = None,
+        init: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        notes: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ModelVersion | None:
+        """Save a model and register it as a new version, which never changes.
+
+        Args:
+            model: A model of scikit-learn, torch, Keras or ONNX, or the path of a model's files.
+            name: Of the model in the registry; made with its first version.
+            version: A number such as `2.1.0`, or `major`, `minor`, `patch`; default: what the evidence speaks for:
+                signature or labels broken: major; other data, params or structure: minor; the same recipe: patch.
+            pre: Words of a pre-release, such as `rc.1`.
+            reason: Why a lower number than the proposed one is right; recorded.
+            signature: What it takes and gives; default: inferred from `example`.
+            example: Some of its input, as a table, an array or a mapping of arrays; the first five rows are kept.
+            labels: The classes that it tells apart, in order; default: as the model says.
+            flavour: `sklearn`, `torch`, `torch.export`, `keras`, `onnx`, `files`, `pickle`; default: by what it is.
+            init: Arguments that make an empty torch module of its class; default: what Lightning keeps, or none.
+            tags, notes: Of the version.
+            metadata: Any JSON.
+
+        Returns:
+            The version; `None` where it could not be made, with `on_error="warn"`.
+
+        Raises:
+            InvalidName, InvalidValue, NotFound, AlreadyExists, OSError: only with `on_error="raise"`.
+        """
+        if self._workspace is None:
+            return None
+        if self._is_finished:  # before a large model is written for nothing
+            self._event("output")
+            return None
+        try:
+            from runstone import models  # the registry, only where it is used
+
+            if self._companions is not None:
+                self._companions.join_snapshot(_SNAPSHOT_S)  # it says from which commit the model comes
+            blobs, info = self._workspace.blobs, self.read()
+            manifest = models.save_model(
+                model,
+                blobs,
+                flavour=flavour,
+                signature=signature,
+                example=example,
+                labels=labels,
+                init=init,
+                metadata=metadata,
+                run=info,
+            )
+            entry = models.Registration(name, version, pre, reason, tags, notes)
+            registry = models.Models(self._workspace.path / "models", run_id=self.id)
+            made = models.register(registry, blobs, manifest, entry)
+        except Exception as error:
+            self._trouble("model", error)
+            return None
+        self._event("output", kind="model", name=name, version=str(made.version), hash=made.manifest)
+        return made
+
+    def use_model(self, ref: str, *, role: str | None = None, trusted: bool = False, into: Any = None) -> LoadedModel:
+        """Load a version of a model and record that this run used it.
+
+        Args:
+            ref: Such as `credit-risk@production`, `credit-risk@2.1.0`; see `runstone.load_model`.
+            role: What it is used as, such as `teacher`.
+            trusted, into: As for `runstone.load_model`.
+
+        Raises:
+            ModelNotFound, UntrustedModel, InvalidValue: whatever `on_error` says: without it nothing can go on.
+        """
+        from runstone import models  # the registry, only where it is used
+
+        loaded = models.load_version(self.workspace.models, self.workspace.blobs, ref, trusted=trusted, into=into)
+        found = loaded.version
+        self._event("input", kind="model", name=found.model, version=str(found.version), hash=found.manifest, role=role)
+        return loaded
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -11,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runstone.blobs import Blobs
-from runstone.errors import InvalidValue, NotFound, RunNotFound
+from runstone.blobs import Blobs, open_blobs
+from runstone.errors import InvalidValue, RunNotFound
 from runstone.params import flatten_params
 from runstone.runlog import format as fmt
 from runstone.runlog.reader import JournalState, read_journal, to_datetime
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
-from runstone.values import JSON, Artifact, Attempt, Failure, MetricSummary, Record, Series, Status
+from runstone.values import JSON, Artifact, Attempt, Failure, Link, MetricSummary, Record, Series, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,6 +109,16 @@ class RunInfo:
         return tuple(self._journal.artifacts.values())
 
     @property
+    def inputs(self) -> tuple[Link, ...]:
+        """Datasets, models and artifacts that it used, in the order in which it first did."""
+        return tuple(self._journal.inputs.values())
+
+    @property
+    def outputs(self) -> tuple[Link, ...]:
+        """Datasets and models that it made, in the order in which it first did."""
+        return tuple(self._journal.outputs.values())
+
+    @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Its process lives, oldest first."""
         return tuple(self._journal.attempts)
@@ -190,7 +199,7 @@ class RunInfo:
             MetricNotFound: nothing of the kind was logged under this name; the message names the nearest ones.
             FormatError: it is sealed and damaged.
         """
-        blobs = Blobs(self.path.absolute().parents[2] / "blobs")
+        blobs = open_blobs(self.path.absolute().parents[2])
         return [_record(blobs, *row) for row in self._log.records(name, attempt=attempt)]
 
     def zoom(
@@ -284,7 +293,6 @@ def _record(blobs: Blobs, step: int, wall_s: float, kind: int, payload: str) -> 
     told, content = str(fields.pop("kind", "unknown")), fields.pop("hash", None)
     form, size = fields.pop("name", None), fields.pop("size", 0)
     path = None
-    if isinstance(content, str):
-        with contextlib.suppress(NotFound):  # the run was copied without the workspace's blobs
-            path = blobs.path(content)
+    if isinstance(content, str) and content in blobs:  # else the run was copied without the workspace's blobs
+        path = blobs.local_path(content)
     return Record(step, wall_s, told, form, size, content, path, None, fields)

@@ -1,6 +1,7 @@
 """Every environment variable that Runstone reads, and the only place that reads the environment.
 
-An argument given in Python wins over the environment, the environment over the default.
+An argument given in Python wins over the environment, the environment over the workspace's `settings.json`, that over
+the default.
 
 | variable | meaning |
 |---|---|
@@ -18,6 +19,7 @@ An argument given in Python wins over the environment, the environment over the 
 | `RUNSTONE_LOG` | `mmap` or `append`: forces how the metric log is written; default by file system |
 | `RUNSTONE_SPILL` | `off`, or the most that is kept elsewhere while the disk of a run is full; default `64M` |
 | `XDG_STATE_HOME` | where that is kept, in `runstone/spill`; default `~/.local/state` |
+| `RUNSTONE_BLOBS` | URL of a store that content is sent to and read from, such as `s3://bucket/prefix`; `off`: none |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
 | `RUNSTONE_AUTOLOG` | `on` or `off`: record trainings that name no callback; wins over `runstone autolog` |
 | `XDG_CONFIG_HOME` | where that switch lies, in `runstone`; default `~/.config` |
@@ -32,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
-from runstone.errors import InvalidValue
+from runstone.errors import InvalidConfig, InvalidValue
 
 OnError = Literal["warn", "raise"]
 WORKSPACE_FOLDER = ".runstone"
@@ -50,6 +52,7 @@ VARIABLES = (
     "RUNSTONE_CARBON_G_PER_KWH",
     "RUNSTONE_LOG",
     "RUNSTONE_SPILL",
+    "RUNSTONE_BLOBS",
     "RUNSTONE_DISABLED",
     "RUNSTONE_AUTOLOG",
 )
@@ -140,6 +143,42 @@ def spill_bytes() -> int:
     if found is None:
         raise InvalidValue(f"RUNSTONE_SPILL is {value!r}; it must be 'off' or a size such as '64M' or '1G'")
     return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2]]
+
+
+def blob_store(workspace: Path) -> str | None:
+    """Return the URL of the store that a workspace's content is sent to, `None` where it stays in the workspace.
+
+    `RUNSTONE_BLOBS` says so, else `blobs` in the workspace's `settings.json`, a JSON object.
+
+    Raises:
+        InvalidConfig: that file is no JSON object, or `blobs` in it no URL.
+    """
+    given = read("RUNSTONE_BLOBS")
+    if given is None:
+        given = _of_workspace(workspace, "blobs")
+    if given is None or given.lower() == "off":
+        return None
+    if not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(::[^:]+)?://", given):
+        raise InvalidConfig(f"RUNSTONE_BLOBS: {given!r:.80} is no URL such as 's3://bucket/prefix' or 'file:///folder'")
+    return given
+
+
+def _of_workspace(workspace: Path, key: str) -> str | None:
+    path = workspace / "settings.json"
+    try:
+        data = path.read_bytes()
+    except OSError:  # most have none
+        return None
+    import json  # most workspaces have no settings
+
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidConfig(f"{path}: no JSON: {error}") from None
+    value = told.get(key) if isinstance(told, dict) else data
+    if value is not None and not isinstance(value, str):
+        raise InvalidConfig(f"{path}: {key} must be text in a JSON object")
+    return value
 
 
 def switch_or_seconds(variable: str, value: str) -> bool | float:

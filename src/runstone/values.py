@@ -35,6 +35,7 @@ __all__ = [
     "Attempt",
     "Failure",
     "FileEntry",
+    "Link",
     "MetricSummary",
     "Record",
     "Series",
@@ -102,6 +103,34 @@ class Artifact:
     def size_bytes(self) -> int:
         """Sum over the files."""
         return sum(entry.size_bytes for entry in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a run used or made: one end of a step of lineage.
+
+    Attributes:
+        kind: `dataset`, `model` or `artifact`.
+        name: Of the dataset, model or artifact.
+        version: Which one, as its registry counts; `None` where only its content is known.
+        hash: Of its manifest or content; `None` where that could not be read.
+        role: What it was used as, such as `train`; `None` where nobody said so.
+        at: Seconds since the Unix epoch, UTC.
+        source: Where it lay, for data from outside the workspace: a path or URL without secrets.
+    """
+
+    kind: str
+    name: str
+    version: str | None = None
+    hash: str | None = None
+    role: str | None = None
+    at: float = 0.0
+    source: str | None = None
+
+    @property
+    def key(self) -> tuple[str | None, ...]:
+        """Equal for links that say the same."""
+        return (self.kind, self.name, self.version, self.hash, self.role)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

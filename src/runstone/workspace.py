@@ -21,6 +21,7 @@ from runstone.status import Status
 
 if TYPE_CHECKING:
     from runstone.blobs import Blobs
+    from runstone.models import Models
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
     from runstone.runlog.reader import JournalState
@@ -110,9 +111,16 @@ class Workspace:
     @property
     def blobs(self) -> Blobs:
         """Content of artifacts, by hash."""
-        from runstone.blobs import Blobs  # only for artifacts
+        from runstone.blobs import open_blobs  # only for artifacts
 
-        return Blobs(self.path / "blobs")
+        return open_blobs(self.path)
+
+    @property
+    def models(self) -> Models:
+        """The model registry."""
+        from runstone.models import Models  # only for models
+
+        return Models(self.path / "models")
 
     # --- making and changing ---------------------------------------------------------------------------------------
 
@@ -151,8 +159,12 @@ class Workspace:
             launched.set_tags(checked_tags)
         return launched
 
-    def launched_run(self, run_id: str) -> LaunchedRun:
+    def launched_run(self, run_id: str, *, attempt: int | None = None) -> LaunchedRun:
         """Return a handle on a run for the one who launches it, after a restart or for its next attempt.
+
+        Args:
+            run_id: The run.
+            attempt: The one that was launched and whose end is still to be told; default: the one that comes now.
 
         Raises:
             RunNotFound: no run has this id.
@@ -160,6 +172,8 @@ class Workspace:
         from runstone.runlog.reader import read_journal
 
         folder = self._run_folder(run_id)
+        if attempt is not None:
+            return LaunchedRun(self, RunLog(folder, role="launcher", attempt=attempt))
         journal = read_journal(folder)
         if not any(writer.is_alive for writer in journal.writers if writer.role == "main"):
             clear_stop(folder)  # what ended the process before must not end the one that is launched now

@@ -178,6 +178,6 @@ def test_litter_of_processes_that_were_killed_is_never_an_object(
         run.log_artifact(home.parent / "file")
     assert len(workspace.runs()) == 1
     (artifact,) = only_run().artifacts
-    assert workspace.blobs.path(artifact.files[0].hash).read_text() == "content"
+    assert workspace.blobs.local_path(artifact.files[0].hash).read_text() == "content"
     with pytest.raises(runstone.NotFound):
-        workspace.blobs.path("0" * 64)
+        workspace.blobs.local_path("0" * 64)

@@ -85,4 +85,4 @@ def test_attempts(workspace: runstone.Workspace) -> None:
 def test_artifacts(workspace: runstone.Workspace) -> None:
     (artifact,) = workspace.run("plain").artifacts
     assert (artifact.name, artifact.metadata) == ("notes", {"kind": "text"})
-    assert workspace.blobs.path(artifact.files[0].hash).read_text() == "content\n"
+    assert workspace.blobs.local_path(artifact.files[0].hash).read_text() == "content\n"

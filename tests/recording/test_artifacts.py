@@ -40,7 +40,7 @@ def test_file_comes_back_by_content(run: runstone.Run, tmp_path: Path) -> None:
     assert (found.name, found.is_folder, found.size_bytes) == ("model.bin", False, 7000)
     assert found.metadata == {"epoch": 3, "path": str(tmp_path)}
     (entry,) = found.files
-    blob = run.workspace.blobs.path(entry.hash)
+    blob = run.workspace.blobs.local_path(entry.hash)
     assert blob.read_bytes() == b"weights" * 1000
     assert entry.hash == blake3(blob.read_bytes()).hexdigest()
     assert blob.stat().st_mode & 0o222 == 0  # nobody writes into it by mistake
@@ -60,7 +60,7 @@ def test_folder_keeps_its_files_under_their_paths(run: runstone.Run, tmp_path: P
     assert artifact is not None
     assert artifact.is_folder
     assert run.read().artifacts[0].files == artifact.files
-    contents = {entry.path: run.workspace.blobs.path(entry.hash).read_text() for entry in artifact.files}
+    contents = {entry.path: run.workspace.blobs.local_path(entry.hash).read_text() for entry in artifact.files}
     assert contents == {
         **{name: name for name in names},
         "deep/empty": "",
@@ -87,7 +87,7 @@ def test_later_artifact_of_a_name_takes_the_place_of_the_earlier(run: runstone.R
         (tmp_path / "file").write_text(text)
         run.log_artifact(tmp_path / "file", name="best")
     (artifact,) = run.read().artifacts
-    assert run.workspace.blobs.path(artifact.files[0].hash).read_text() == "two"
+    assert run.workspace.blobs.local_path(artifact.files[0].hash).read_text() == "two"
 
 
 def test_what_is_no_file_is_refused_at_once(run: runstone.Run, home: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_process_killed_while_it_copies_leaves_nothing_that_is_seen(
     (partial,) = stored(home)
     assert partial.name.endswith(".partial")
     with pytest.raises(runstone.NotFound):
-        blobs.path(partial.stem)
+        blobs.local_path(partial.stem)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -195,7 +195,7 @@ def test_any_content_comes_back(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "source").write_bytes(content)
     blobs = Blobs(tmp_path / "blobs")
     entry = blobs.put(tmp_path / "source", "x")
-    assert blobs.path(entry.hash).read_bytes() == content
+    assert blobs.local_path(entry.hash).read_bytes() == content
     assert entry.hash == blake3(content).hexdigest()
     assert [path.suffix for path in (tmp_path / "blobs").iterdir()].count(".partial") == 0
 
@@ -203,7 +203,7 @@ def test_any_content_comes_back(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("reference", ["", "a" * 64, "../../FORMAT", "A" * 64, "é" * 64, "0" * 63])
 def test_content_that_is_not_there_is_not_found(tmp_path: Path, reference: str) -> None:
     with pytest.raises(runstone.NotFound):
-        Blobs(tmp_path).path(reference)
+        Blobs(tmp_path).local_path(reference)
 
 
 def test_many_runs_that_store_the_same_at_once_agree(tmp_path: Path, home: Path) -> None:

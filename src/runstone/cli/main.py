@@ -41,6 +41,9 @@ _COMMANDS = {
     ),
     "seal": ("runstone.cli.files", "seal_command", "Make the metrics of ended runs compact."),
     "export": ("runstone.cli.files", "export_command", "Write the points of runs as Parquet or CSV."),
+    "gc": ("runstone.cli.gc", "gc_command", "Free the space of content that nothing refers to; say who holds what."),
+    "verify": ("runstone.cli.gc", "verify_command", "Read all content and histories again and name what is damaged."),
+    "blobs": ("runstone.cli.gc", "blobs_group", "Send the content of a workspace to its remote store."),
     "autolog": ("runstone.cli.autolog", "autolog_group", "Record trainings that do not ask for it, or not."),
     "import": ("runstone.cli.imports", "import_group", "Make runs of what other tools recorded."),
     "tensorboard": (

@@ -1,12 +1,17 @@
 """The model registry: versions that never change, and a history of what was said of them that can be proved."""
 
+from runstone.models.flavours import UntrustedModel
 from runstone.models.history import Approval, ModelNotFound, ModelState, ModelVersion
+from runstone.models.loading import LoadedModel, load_model, load_version, read_example
 from runstone.models.refs import ModelRef
 from runstone.models.registry import Model, Models, NotApproved, VersionInUse
+from runstone.models.saving import Registration, proposal_for, read_manifest, register, save_model
 from runstone.models.semver import SemVer
+from runstone.models.signature import Signature, SignatureMismatch
 
 __all__ = [
     "Approval",
+    "LoadedModel",
     "Model",
     "ModelNotFound",
     "ModelRef",
@@ -14,6 +19,17 @@ __all__ = [
     "ModelVersion",
     "Models",
     "NotApproved",
+    "Registration",
     "SemVer",
+    "Signature",
+    "SignatureMismatch",
+    "UntrustedModel",
     "VersionInUse",
+    "load_model",
+    "load_version",
+    "proposal_for",
+    "read_example",
+    "read_manifest",
+    "register",
+    "save_model",
 ]

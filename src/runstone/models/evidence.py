@@ -20,7 +20,7 @@ FIRST = SemVer(1, 0, 0)
 _ORDER: tuple[Level, ...] = ("patch", "minor", "major")
 _SHOWN = 6
 # Another seed is another throw of the same dice.
-_CHANCE = ("seed", "random_state", "random_seed", "seed_everything")
+CHANCE = ("seed", "random_state", "random_seed", "seed_everything")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _making(old: Manifest, new: Manifest) -> list[Reason]:
 def _params(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Reason]:
     before, after = flatten_params(old), flatten_params(new)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    chance = [name for name in changed if name.rpartition(".")[2] in _CHANCE]
+    chance = [name for name in changed if name.rpartition(".")[2] in CHANCE]
     others = [name for name in changed if name not in chance]
     found = []
     if others:

@@ -14,6 +14,7 @@ from runstone.models.semver import SemVer
 from runstone.names import check_name, folder_name
 
 T = TypeVar("T")
+After = Callable[["Model", LedgerEvent], None]
 _MAX_TEXT = 100_000
 
 
@@ -31,11 +32,13 @@ class Model:
     Args:
         ledger: Its events.
         run_id: The run on whose behalf changes are made, if one does.
+        after: Called with the model and the event after every change, when it is on the disk.
     """
 
-    def __init__(self, ledger: Ledger, *, run_id: str | None = None) -> None:
+    def __init__(self, ledger: Ledger, *, run_id: str | None = None, after: After | None = None) -> None:
         self.ledger = ledger
         self._run_id = run_id
+        self._after = after
         self._state = ModelState()
         self._seen = 0
 
@@ -189,7 +192,7 @@ class Model:
         *,
         reason: str | None = None,
         keeps_others: bool = False,
-        record: Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | Callable[[ModelState], Mapping[str, Any]] | None = None,
     ) -> ModelVersion:
         """Move a version into a stage. Those that were there go to `archived`, or to the first stage without one.
 
@@ -198,7 +201,8 @@ class Model:
             stage: One of the model's stages.
             reason: Why, for the history.
             keeps_others: Leave those that are in the stage there, too.
-            record: What the gates found, kept with the event.
+            record: What the gates found, kept with the event; or a function that finds it for what stands and may
+                raise to refuse, called again whenever another writer was faster.
 
         Raises:
             InvalidValue: the model has no such stage.
@@ -210,7 +214,9 @@ class Model:
             found = _usable(state.find(version))
             _check_stage(state, stage)
             _check_approval(state, found, stage)
-            return _move(state, found, stage, reason, keeps_others=keeps_others) | {"record": record}
+            return _move(state, found, stage, reason, keeps_others=keeps_others) | {
+                "record": record(state) if callable(record) else record
+            }
 
         event = self._append("staged", said)
         return self.state().versions[event.fields["version"]]
@@ -289,6 +295,28 @@ class Model:
 
         self._append("defined", said)
 
+    def note_refusal(self, version: str, stage: str, *, reason: str | None, record: Mapping[str, Any]) -> None:
+        """Record that a version was not let into a stage, and what the gates found."""
+        self._append(
+            "refused",
+            lambda state: {"version": _number(state, version), "stage": stage, "reason": reason, "record": record},
+        )
+
+    def revoke(self, version: str, *, reason: str, is_undone: bool = False) -> ModelVersion:
+        """Say that a version, and all that descends from it, must not be promoted any more; or take that back.
+
+        Raises:
+            ModelNotFound: there is no such version.
+        """
+        checked = _check_text(reason, "reason")
+        kind = "reinstated" if is_undone else "revoked"
+        event = self._append(kind, lambda state: {"version": _number(state, version), "reason": checked})
+        return self.state().versions[event.fields["version"]]
+
+    def note_descent(self, version: str, *, ref: str, reason: str) -> None:
+        """Record that a version descends from something that was revoked."""
+        self._append("flagged", lambda state: {"version": _number(state, version), "from": ref, "reason": reason})
+
     def note_delivery(self, fields: Mapping[str, Any]) -> None:
         """Record what became of a hook."""
         self._append("delivered", lambda _state: fields)
@@ -305,7 +333,10 @@ class Model:
                 seen.append(events)
             return said(self.state())
 
-        return self.ledger.append(kind, fields, run_id=self._run_id)
+        event = self.ledger.append(kind, fields, run_id=self._run_id)
+        if self._after is not None:
+            self._after(self, event)
+        return event
 
 
 class Models:
@@ -314,16 +345,18 @@ class Models:
     Args:
         root: Its folder.
         run_id: The run on whose behalf changes are made, if one does.
+        after: As for `Model`.
     """
 
-    def __init__(self, root: Path, *, run_id: str | None = None) -> None:
+    def __init__(self, root: Path, *, run_id: str | None = None, after: After | None = None) -> None:
         self.root = root
         self._run_id = run_id
+        self._after = after
 
     def __iter__(self) -> Iterator[Model]:
         """Iterate over all models, in the order of their folders."""
         for folder in ledgers(self.root):
-            yield Model(Ledger(folder), run_id=self._run_id)
+            yield self._model(Ledger(folder))
 
     def __contains__(self, name: str) -> bool:
         """Tell whether a model of this name is there."""
@@ -340,7 +373,7 @@ class Models:
             names = [model.name for model, _ in zip(self, range(5), strict=False)]
             there = f"there is {', '.join(names)}" if names else "there is none yet; run.log_model makes one"
             raise ModelNotFound(f"no model has the name {name!r:.80}; {there}")
-        return Model(ledger, run_id=self._run_id)
+        return self._model(ledger)
 
     def create(
         self,
@@ -388,11 +421,15 @@ class Models:
             return fields
 
         try:
-            ledger.append("created", said, run_id=self._run_id)
+            event = ledger.append("created", said, run_id=self._run_id)
         except _IsThere:
             if not is_there_ok:
                 raise AlreadyExists(f"there is a model {name!r:.80} already") from None
-        return Model(ledger, run_id=self._run_id)
+            return self._model(ledger)
+        model = self._model(ledger)
+        if self._after is not None:
+            self._after(model, event)
+        return model
 
     def find(self, ref: str | ModelRef) -> ModelVersion:
         """Return the version that a reference means, such as `credit-risk@production?as_of=2026-03-01`.
@@ -403,6 +440,9 @@ class Models:
         """
         ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
         return self.get(ref.name).find(ref.selector, as_of=ref.as_of)
+
+    def _model(self, ledger: Ledger) -> Model:
+        return Model(ledger, run_id=self._run_id, after=self._after)
 
     def _ledger(self, name: str) -> Ledger:
         return Ledger(self.root / folder_name(name) / "events")

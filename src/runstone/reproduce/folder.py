@@ -161,14 +161,14 @@ def _write_requirements(made: Restored, environment: Mapping[str, Any]) -> None:
 
 
 def _lost_data(made: Restored) -> Iterator[str]:
-    from runstone.blobs import Blobs  # only to look whether the content is there
+    from runstone.blobs import open_blobs  # only to look whether the content is there
 
-    blobs = Blobs(made.workspace / "blobs")
+    blobs = open_blobs(made.workspace)
     for artifact in made.run.artifacts:
         gone = 0
         for entry in artifact.files:
             try:
-                blobs.path(entry.hash)
+                blobs.size(entry.hash)
             except NotFound:
                 gone += 1
         if gone:

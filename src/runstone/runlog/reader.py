@@ -13,7 +13,7 @@ from runstone.errors import FormatError
 from runstone.params import merge_params
 from runstone.runlog import format as fmt
 from runstone.runlog.liveness import is_alive, read_status
-from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Status
+from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Link, Status
 
 _LAST_TIME = 253_402_300_800.0  # the year 10000
 # The worst end decides for an attempt of several processes.
@@ -57,6 +57,8 @@ class JournalState:
     params: dict[str, JSON] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+    inputs: dict[tuple[str | None, ...], Link] = field(default_factory=dict)
+    outputs: dict[tuple[str | None, ...], Link] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     status: Status = Status.CRASHED
     failures: list[Failure] = field(default_factory=list)
@@ -221,6 +223,9 @@ def _apply(
             state.artifacts[artifact.name] = artifact
         case "artifact_removed":
             state.artifacts.pop(str(event["name"]), None)
+        case "input" | "output" as direction:
+            link = _link(event)
+            (state.inputs if direction == "input" else state.outputs).setdefault(link.key, link)
         case "rewind":
             if writer is not None:
                 step = int(event["step"])
@@ -253,6 +258,18 @@ def _end(writer: WriterState | None, event: dict[str, Any], failures: list[tuple
             rank=writer.rank,
         )
         failures.append((writer.attempt, event["at"], failure))
+
+
+def _link(event: dict[str, Any]) -> Link:
+    return Link(
+        kind=str(event["kind"]),
+        name=str(event["name"]),
+        version=_text(event.get("version")),
+        hash=_text(event.get("hash")),
+        role=_text(event.get("role")),
+        at=float(event["at"]),
+        source=_text(event.get("source")),
+    )
 
 
 def _artifact(event: dict[str, Any]) -> Artifact:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from runstone.blobs import Blobs
+from runstone.blobs import open_blobs
 from runstone.errors import RunstoneError
 from runstone.names import folder_name
 from runstone.runinfo import RunInfo
@@ -74,7 +74,7 @@ class RunMirror:
         self.is_busy_elsewhere = False
         """Whether another process mirrors the run; this one waits for its turn."""
         self._logdir = logdir
-        self._blobs = Blobs(run_path.absolute().parents[2] / "blobs")
+        self._blobs = open_blobs(run_path.absolute().parents[2])
         self._lock: int | None = None
         self.folder: Path | None = None
         self._forget()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runstone.blobs import Blobs
-from runstone.errors import InvalidValue, NotFound
+from runstone.errors import InvalidValue, RunstoneError
 from runstone.runlog import format as fmt
 from runstone.runlog.portions import Portion
 from runstone.runlog.scalars import encode_text
@@ -165,10 +165,10 @@ def _path(item: Item, blobs: Blobs) -> Path:
     if not isinstance(size, int) or size > MOST_BYTES:
         raise NotShown(f"{item.kind} of more than {MOST_BYTES >> 20} MiB")
     try:
-        path = blobs.path(str(item.fields.get("hash")))
+        path = blobs.local_path(str(item.fields.get("hash")))
         if path.stat().st_size == size:
             return path
-    except (NotFound, OSError):
+    except (RunstoneError, OSError):
         pass
     raise NotShown(f"{item.kind} whose content is not in this workspace")
 

@@ -1,0 +1,358 @@
+"""Rules that must hold before a version is promoted: one file, the same answer on a laptop, in CI and on the page.
+
+```yaml
+# gates.yaml
+gates:
+  production:                        # by stage; "*" holds for every stage
+    - metric: {name: val/auc, min: 0.9}
+    - better_than: {version: production, metric: val/auc, goal: maximize, margin: 0.005, confidence: 0.95}
+    - signature: {compatible_with: production}
+    - code: clean
+    - data: not_revoked
+    - approval: approved
+    - approver: not_author
+    - evaluations: [fairness, holdout]
+    - tags: {reviewed: "yes"}
+```
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from runstone.errors import InvalidConfig
+from runstone.models.history import ModelNotFound, ModelState, ModelVersion
+from runstone.models.manifest import Manifest
+from runstone.models.signature import compare
+
+ANY_STAGE = "*"
+
+
+class Evidence(Protocol):
+    """What the gates ask for beside the version itself."""
+
+    def manifest(self, version: ModelVersion) -> Manifest:
+        """Return what a version consists of."""
+
+    def over_seeds(self, version: ModelVersion, metric: str) -> Sequence[float]:
+        """Return the last value of a metric in a version's run, and in those that differ from it by the seed alone."""
+
+    def artifacts(self, version: ModelVersion) -> Sequence[str]:
+        """Return the names of the artifacts of a version's run."""
+
+    def revoked(self, version: ModelVersion) -> Sequence[str]:
+        """Return what was revoked of all that a version descends from, each with its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What became of one gate: whether it holds, and what it saw."""
+
+    gate: str
+    is_passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One rule, as the file has it."""
+
+    kind: str
+    options: Any
+
+
+def read_gates(path: Path) -> dict[str, list[Gate]]:
+    """Read a file of gates.
+
+    Returns:
+        The gates by stage.
+
+    Raises:
+        InvalidConfig: it has mistakes; each is one line of the message.
+    """
+    import yaml  # an extra, only where gates are read
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path.name}: {' '.join(str(error).split())}") from None
+    return parse_gates(raw, name=path.name)
+
+
+def parse_gates(raw: Any, *, name: str = "gates") -> dict[str, list[Gate]]:
+    """Check gates that are already a dict; as `read_gates`."""
+    stages = raw.get("gates") if isinstance(raw, dict) else None
+    if not isinstance(stages, dict) or set(raw) != {"gates"}:
+        raise InvalidConfig(
+            f"{name}: must be a mapping with the key gates, and under it a list of gates for each stage"
+        )
+    mistakes: list[str] = []
+    found: dict[str, list[Gate]] = {}
+    for stage, entries in stages.items():
+        where = f"{name}: gates.{stage}"
+        if not isinstance(entries, list):
+            mistakes.append(f"{where}: must be a list of gates")
+            continue
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, dict) or len(entry) != 1:
+                mistakes.append(f"{where}.{index}: must be one gate, such as `code: clean`")
+                continue
+            ((kind, options),) = entry.items()
+            problem = _KINDS[kind].problem(options) if kind in _KINDS else f"there is no such gate; there is {_KNOWN}"
+            if problem:
+                mistakes.append(f"{where}.{index}.{kind}: {problem}")
+            found.setdefault(str(stage), []).append(Gate(str(kind), options))
+    if mistakes:
+        raise InvalidConfig("\n".join(mistakes))
+    return found
+
+
+def check_gates(
+    gates: Mapping[str, Sequence[Gate]],
+    state: ModelState,
+    version: ModelVersion,
+    stage: str,
+    evidence: Evidence,
+    *,
+    approver: str | None = None,
+) -> list[Check]:
+    """Hold a version against the gates of a stage.
+
+    Args:
+        gates: By stage, as `read_gates` gives them.
+        state: The model.
+        version: What is to be promoted.
+        stage: Where to.
+        evidence: Answers what the gates ask.
+        approver: Who promotes; default: who runs this.
+    """
+    case = _Case(state, version, stage, evidence, approver or getpass.getuser())
+    return [_KINDS[gate.kind].check(case, gate.options) for gate in (*gates.get(ANY_STAGE, ()), *gates.get(stage, ()))]
+
+
+def to_record(checks: Sequence[Check]) -> dict[str, Any]:
+    """Return checks as an event keeps them."""
+    return {
+        "passed": all(check.is_passed for check in checks),
+        "checks": [{"gate": check.gate, "passed": check.is_passed, "detail": check.detail} for check in checks],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    state: ModelState
+    version: ModelVersion
+    stage: str
+    evidence: Evidence
+    approver: str
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.evidence.manifest(self.version)
+
+    def other(self, selector: str) -> ModelVersion | None:
+        """Return the version to compare with; `None` where there is none, or it is this one."""
+        try:
+            found = self.state.find(selector)
+        except ModelNotFound:
+            return None
+        return None if found.version == self.version.version else found
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    problem: Callable[[Any], str | None]
+    check: Callable[[_Case, Any], Check]
+
+
+def _check_metric(case: _Case, options: Mapping[str, Any]) -> Check:
+    name, low, high = options["name"], options.get("min"), options.get("max")
+    bounds = " and ".join([f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None))
+    gate = f"{name} is {bounds}"
+    value = case.manifest.metrics.get(name)
+    if value is None:
+        return Check(gate, False, f"the run of {case.version} has no metric {name!r}")
+    is_kept = (low is None or value >= low) and (high is None or value <= high)
+    return Check(gate, is_kept, f"it is {value:g}")
+
+
+def _check_better(case: _Case, options: Mapping[str, Any]) -> Check:
+    metric, selector = options["metric"], str(options.get("version", case.stage))
+    margin, confidence = float(options.get("margin", 0.0)), options.get("confidence")
+    sure = f" with {confidence:.0%} confidence" if confidence else ""
+    gate = f"{metric} is better than that of {selector} by {margin:g}{sure}"
+    champion = case.other(selector)
+    if champion is None:
+        return Check(gate, True, f"there is no other version in {selector}")
+    sign = 1.0 if options["goal"] == "maximize" else -1.0
+    ours = [sign * value for value in case.evidence.over_seeds(case.version, metric)]
+    theirs = [sign * value for value in case.evidence.over_seeds(champion, metric)]
+    for version, values in ((case.version, ours), (champion, theirs)):
+        if not values:
+            return Check(gate, False, f"the run of {version} has no metric {metric!r}")
+    gain = sum(ours) / len(ours) - sum(theirs) / len(theirs)
+    seen = f"{gain:+g} against {champion} ({len(ours)} and {len(theirs)} seeds)"
+    if confidence is None:
+        return Check(gate, gain >= margin, seen)
+    if min(len(ours), len(theirs)) < 2:
+        return Check(gate, False, f"{seen}; it takes at least two seeds of both to be sure of it")
+    bound = gain_bound(ours, theirs, confidence)
+    return Check(gate, bound >= margin, f"{seen}, and at least {bound:+g}{sure}")
+
+
+def gain_bound(ours: Sequence[float], theirs: Sequence[float], confidence: float) -> float:
+    """Return what the means differ by at least, one-sided, for two samples of at least two values.
+
+    Source: Welch, "The generalization of 'Student's' problem when several different population variances are
+    involved", Biometrika 34, 1947.
+    """
+    from scipy import stats  # an extra, only where confidence is asked for
+
+    def spread(values: Sequence[float]) -> tuple[float, float]:
+        mean = math.fsum(values) / len(values)
+        return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
+
+    (mean, variance), (other_mean, other_variance) = spread(ours), spread(theirs)
+    total = variance + other_variance
+    if total == 0:
+        return mean - other_mean
+    freedom = total**2 / (variance**2 / (len(ours) - 1) + other_variance**2 / (len(theirs) - 1))
+    return float(mean - other_mean - stats.t.ppf(confidence, freedom) * math.sqrt(total))
+
+
+def _check_signature(case: _Case, options: Any) -> Check:
+    selector = str(options.get("compatible_with", case.stage)) if isinstance(options, dict) else case.stage
+    gate = f"the signature goes with that of {selector}"
+    if case.manifest.signature is None:
+        return Check(gate, False, f"{case.version} has no signature; log it with example=")
+    champion = case.other(selector)
+    if champion is None:
+        return Check(gate, True, f"there is no other version in {selector}")
+    found = compare(case.evidence.manifest(champion).signature, case.manifest.signature)
+    breaking = [difference.what for difference in found if difference.is_breaking]
+    return Check(gate, not breaking, "; ".join(breaking) or f"nothing breaks those who use {champion}")
+
+
+def _check_code(case: _Case, _options: Any) -> Check:
+    gate = "the code is a commit without changes"
+    code = case.manifest.recipe.get("code")
+    if not code:
+        return Check(gate, False, "no commit is known: the run was not in a git checkout, or recorded no environment")
+    if code.get("is_dirty"):
+        return Check(gate, False, f"there were uncommitted changes on top of {code['commit'][:10]}")
+    return Check(gate, True, f"it is {code['commit'][:10]}")
+
+
+def _check_data(case: _Case, _options: Any) -> Check:
+    found = case.evidence.revoked(case.version)
+    return Check("nothing that it descends from was revoked", not found, "; ".join(found) or "nothing was revoked")
+
+
+def _check_approval(case: _Case, _options: Any) -> Check:
+    approval = case.version.approval
+    by = f" by {approval.by}" if approval.by else ""
+    why = f": {approval.reason}" if approval.reason else ""
+    return Check("it is approved", approval.state == "approved", f"it is {approval.state}{by}{why}")
+
+
+def _check_approver(case: _Case, _options: Any) -> Check:
+    approval = case.version.approval
+    who = approval.by if approval.state == "approved" and approval.by else case.approver
+    is_other = who != case.version.author
+    detail = f"{case.version.author} registered it, and {who} approves it"
+    return Check("who approves it is not who made it", is_other, detail)
+
+
+def _check_evaluations(case: _Case, options: Sequence[str]) -> Check:
+    there = [*case.manifest.metrics, *case.evidence.artifacts(case.version)]
+    missing = [name for name in options if not any(one == name or one.startswith(f"{name}/") for one in there)]
+    gate = f"it was evaluated: {', '.join(options)}"
+    return Check(gate, not missing, f"{', '.join(missing)} is missing" if missing else "all are there")
+
+
+def _check_tags(case: _Case, options: Mapping[str, Any]) -> Check:
+    wrong = [
+        f"{name} is {case.version.tags.get(name)!r}"
+        for name, value in options.items()
+        if case.version.tags.get(name) != str(value)
+    ]
+    gate = f"it has the tags {', '.join(f'{name}={value}' for name, value in options.items())}"
+    return Check(gate, not wrong, "; ".join(wrong) or "it has")
+
+
+def _keys(required: set[str], optional: set[str]) -> Callable[[Any], str | None]:
+    def problem(options: Any) -> str | None:
+        if not isinstance(options, dict):
+            return f"must be a mapping with {', '.join(sorted(required | optional))}"
+        if missing := required - options.keys():
+            return f"{', '.join(sorted(missing))} is missing"
+        if unknown := options.keys() - required - optional:
+            known = ", ".join(sorted(required | optional))
+            return f"{', '.join(sorted(map(str, unknown)))} is not a key here; there is {known}"
+        return None
+
+    return problem
+
+
+def _metric_problem(options: Any) -> str | None:
+    problem = _keys({"name"}, {"min", "max"})(options)
+    if problem:
+        return problem
+    bounds = [options[key] for key in ("min", "max") if key in options]
+    if not bounds or not all(_is_number(bound) for bound in bounds):
+        return "needs a number as min or max"
+    return None
+
+
+def _better_problem(options: Any) -> str | None:
+    problem = _keys({"metric", "goal"}, {"version", "margin", "confidence"})(options)
+    if problem:
+        return problem
+    if options["goal"] not in ("maximize", "minimize"):
+        return f"goal is {options['goal']!r}; it must be maximize or minimize"
+    if not _is_number(options.get("margin", 0)):
+        return "margin must be a number"
+    confidence = options.get("confidence")
+    if confidence is not None and not (_is_number(confidence) and 0.5 <= confidence < 1):
+        return f"confidence is {confidence!r}; it must be at least 0.5 and below 1"
+    return None
+
+
+def _signature_problem(options: Any) -> str | None:
+    return None if options == "compatible" else _keys({"compatible_with"}, set())(options)
+
+
+def _word(word: str) -> Callable[[Any], str | None]:
+    return lambda options: None if options == word else f"is {options!r}; the only word here is {word}"
+
+
+def _names_problem(options: Any) -> str | None:
+    is_right = isinstance(options, list) and options and all(isinstance(name, str) for name in options)
+    return None if is_right else "must be a list of metrics or artifacts"
+
+
+def _tags_problem(options: Any) -> str | None:
+    return None if isinstance(options, dict) and options else "must be a mapping from tags to values"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_KINDS = {
+    "metric": _Kind(_metric_problem, _check_metric),
+    "better_than": _Kind(_better_problem, _check_better),
+    "signature": _Kind(_signature_problem, _check_signature),
+    "code": _Kind(_word("clean"), _check_code),
+    "data": _Kind(_word("not_revoked"), _check_data),
+    "approval": _Kind(_word("approved"), _check_approval),
+    "approver": _Kind(_word("not_author"), _check_approver),
+    "evaluations": _Kind(_names_problem, _check_evaluations),
+    "tags": _Kind(_tags_problem, _check_tags),
+}
+_KNOWN = ", ".join(_KINDS)
