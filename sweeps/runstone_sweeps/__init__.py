@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runstone_sweeps.api import Sweep, SweepResult, run_sweep
+    from runstone_sweeps.api import Sweep, SweepResult, run_sweep, to_optuna
     from runstone_sweeps.record import TrialRecord, TrialState
     from runstone_sweeps.spec import SweepSpec, load_spec
 
-__all__ = ["Sweep", "SweepResult", "SweepSpec", "TrialRecord", "TrialState", "load_spec", "run_sweep"]
+__all__ = ["Sweep", "SweepResult", "SweepSpec", "TrialRecord", "TrialState", "load_spec", "run_sweep", "to_optuna"]
 
 # The process of a trial imports this package for one small module; it must not pay for the coordinator's.
 _LAZY = {
@@ -23,6 +23,7 @@ _LAZY = {
     "TrialState": "record",
     "load_spec": "spec",
     "run_sweep": "api",
+    "to_optuna": "api",
 }
 
 

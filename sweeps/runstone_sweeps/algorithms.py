@@ -1,4 +1,4 @@
-"""Which samplers and pruners there are and which options they take. Data only; `study.py` builds them."""
+"""Which samplers and pruners there are and which options they take. Data only; `study` builds them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-OptionType = Literal["int", "float", "bool", "resource", "params", "sampler", "pruner"] | tuple[str, ...]
+OptionType = Literal["int", "float", "bool", "resource", "params", "sampler", "pruner", "matrix"] | tuple[str, ...]
+# What a sampler draws together, from what it learnt; the rest it draws one by one, at random or by a simpler model.
+Joint = Literal["all", "numbers", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,18 +16,28 @@ class Known:
     """One sampler or pruner of Optuna.
 
     Attributes:
-        optuna_class: Name of its class.
+        optuna_class: Name of its class; `None`: it is our own.
         options: Option and what it takes; a tuple lists the words that are allowed.
         defaults: Options that differ from Optuna's own default, with the reason beside the table.
         required: Options that must be given.
         needs_finite_space: Whether every range must have a step.
+        joint: Which parameters it draws together.
+        models_branches: Whether it also draws those together that only some points have.
+        is_slow: Whether what it does for a point grows with the trials that it sees.
+        notes_each_trial: Whether it has to be asked for each trial, even one whose point is given.
+        knows_many_metrics: Whether it can look for a Pareto front.
     """
 
-    optuna_class: str
+    optuna_class: str | None
     options: Mapping[str, OptionType] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     needs_finite_space: bool = False
+    joint: Joint = "nothing"
+    models_branches: bool = False
+    is_slow: bool = False
+    notes_each_trial: bool = False
+    knows_many_metrics: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,7 @@ class Algorithm:
 
 _GENETIC: dict[str, OptionType] = {
     "population_size": "int",
+    "mutation": ("polynomial",),
     "mutation_prob": "float",
     "crossover_prob": "float",
     "swapping_prob": "float",
@@ -45,6 +58,8 @@ _GENETIC: dict[str, OptionType] = {
 }
 
 SAMPLERS: Mapping[str, Known] = {
+    # gp or tpe, by the space, the trials so far and how long they take.
+    "auto": Known(None),
     # As Optuna 5 comes: multivariate, and aware of the trials in flight.
     "tpe": Known(
         "TPESampler",
@@ -55,13 +70,28 @@ SAMPLERS: Mapping[str, Known] = {
             "group": "bool",
             "constant_liar": "bool",
         },
+        joint="all",
+        models_branches=True,
+        is_slow=True,
     ),
-    "gp": Known("GPSampler", {"n_startup_trials": "int", "deterministic_objective": "bool"}),
+    "gp": Known(
+        "GPSampler",
+        {"n_startup_trials": "int", "deterministic_objective": "bool", "independent_sampler": "sampler"},
+        joint="all",
+        models_branches=True,
+        is_slow=True,
+    ),
     "random": Known("RandomSampler"),
     "grid": Known("GridSampler", needs_finite_space=True),
     "brute_force": Known("BruteForceSampler", {"avoid_premature_stop": "bool"}, needs_finite_space=True),
     # Unscrambled sequences are the same for every seed, and start in the centre of the space.
-    "qmc": Known("QMCSampler", {"qmc_type": ("sobol", "halton"), "scramble": "bool"}, defaults={"scramble": True}),
+    "qmc": Known(
+        "QMCSampler",
+        {"qmc_type": ("sobol", "halton"), "scramble": "bool", "independent_sampler": "sampler"},
+        defaults={"scramble": True},
+        joint="all",
+        models_branches=True,
+    ),
     "cmaes": Known(
         "CmaEsSampler",
         {
@@ -71,10 +101,19 @@ SAMPLERS: Mapping[str, Known] = {
             "use_separable_cma": "bool",
             "with_margin": "bool",
             "lr_adapt": "bool",
+            "independent_sampler": "sampler",
         },
+        joint="numbers",
+        notes_each_trial=True,
+        knows_many_metrics=False,
     ),
-    "nsga2": Known("NSGAIISampler", _GENETIC),
-    "nsga3": Known("NSGAIIISampler", {**_GENETIC, "dividing_parameter": "int"}),
+    "nsga2": Known("NSGAIISampler", _GENETIC, joint="all", notes_each_trial=True),
+    "nsga3": Known(
+        "NSGAIIISampler",
+        {**_GENETIC, "dividing_parameter": "int", "reference_points": "matrix"},
+        joint="all",
+        notes_each_trial=True,
+    ),
     "partial_fixed": Known(
         "PartialFixedSampler",
         {"fixed_params": "params", "base_sampler": "sampler"},

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from runstone import InvalidConfig, InvalidValue, RunInfo, Workspace, ensure_workspace
+from runstone import InvalidConfig, InvalidValue, RunInfo, Workspace, ensure_workspace, open_workspace
 from runstone_sweeps.record import SweepRecord, TrialRecord
 from runstone_sweeps.space import nest
 from runstone_sweeps.spec import load_spec, parse_spec
-from runstone_sweeps.store import SweepFolder
+from runstone_sweeps.store import SweepFolder, Sweeps, recorded_spec
+
+if TYPE_CHECKING:
+    from runstone_sweeps.study.convert import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,35 @@ class SweepResult:
             return None
         path = Workspace(self._folder.path.parent.parent).find_run_folder(self._best.run_id)
         return None if path is None else RunInfo(path)
+
+    def to_optuna(self) -> Study:
+        """Return the sweep as an Optuna study in memory, for Optuna's plots and tools."""
+        return _study_of(self._folder)
+
+
+def to_optuna(sweep: str, *, workspace: str | Path | Workspace | None = None) -> Study:
+    """Return a sweep, finished or running, as an Optuna study in memory, for Optuna's plots and tools.
+
+    Every trial is there under its number, with the params, results, reports, constraints and times that it had; the
+    user attribute `run_id` names its run. What is done to the study does nothing to the sweep.
+
+    Args:
+        sweep: Id of the sweep, or the begin or end of one, or its name.
+        workspace: Where it is recorded; default as for any run.
+
+    Raises:
+        SweepNotFound: there is none.
+        AmbiguousName: there are several.
+    """
+    opened = workspace if isinstance(workspace, Workspace) else open_workspace(workspace)
+    return _study_of(Sweeps(opened).find(sweep))
+
+
+def _study_of(folder: SweepFolder) -> Study:
+    from runstone_sweeps.study import to_optuna as convert  # imports Optuna
+
+    record = folder.read()
+    return convert(recorded_spec(record, is_for_reading=True), record)
 
 
 class Sweep:

@@ -6,15 +6,18 @@ new one. Events carry a sequence number that orders them over all files of a swe
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runstone import FormatError
+from runstone import FormatError, RunstoneError
 
 FORMAT = 1
 _CHECKSUM_LENGTH = len(',"crc":"00000000"}')
@@ -22,36 +25,81 @@ _CHECKSUM_LENGTH = len(',"crc":"00000000"}')
 Event = dict[str, Any]
 
 
+class RecordNotWritten(RunstoneError, OSError):
+    """The record of a sweep takes no more events: the disk is full, or gone."""
+
+
 class Journal:
     """Appends events to the record of one sweep. Whoever holds the sweep's lock may have one.
 
-    Every event that `append` returned for survives the death of the process; with `is_durable` it
-    survives that of the machine.
+    Every event that `append` returned for survives the death of the process. With `is_durable` it survives
+    that of the machine, from the next `sync` that is due on.
+
+    Args:
+        folder: The sweep's files.
+        next_seq: Number of the next event.
+        sync_every_s: Seconds between two writes to the disk itself, where events come faster; 0: each at once.
     """
 
-    def __init__(self, folder: Path, *, next_seq: int = 0) -> None:
+    def __init__(self, folder: Path, *, next_seq: int = 0, sync_every_s: float = 0.0) -> None:
         self._folder = folder
         self._next_seq = next_seq
         self._fd = -1
+        self._sync_every_s = sync_every_s
+        self._synced_s = -sync_every_s
+        self._has_unsynced = False
 
     def append(self, event: Event, *, is_durable: bool = False) -> Event:
         """Write one event and return it with its sequence number.
 
         Raises:
-            OSError: it could not be written; the sweep must not go on as if it had been.
+            RecordNotWritten: it could not be written; the sweep must not go on as if it had been.
         """
         event = {**event, "seq": self._next_seq}
-        self._write(event)
-        self._next_seq += 1
-        if is_durable:
-            os.fsync(self._fd)
+        try:
+            self._write(event)
+            self._next_seq += 1
+        except OSError as error:
+            raise self._not_written(error) from error
+        self._has_unsynced |= is_durable
+        self.sync()
         return event
 
+    def sync(self) -> None:
+        """Bring durable events to the disk, if there are some and the last time was long enough ago.
+
+        Raises:
+            RecordNotWritten: the disk does not take them.
+        """
+        if self._has_unsynced and time.monotonic() - self._synced_s >= self._sync_every_s:
+            try:
+                self._sync_now()
+            except OSError as error:
+                raise self._not_written(error) from error
+
     def close(self) -> None:
-        """Close the file; what was appended is on its way to the disk."""
+        """Close the file; what was to be durable is."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd = self._fd
+            try:
+                if self._has_unsynced:
+                    self._sync_now()
+            finally:
+                self._fd = -1
+                os.close(fd)
+
+    def _not_written(self, error: OSError) -> RecordNotWritten:
+        why = error.strerror or str(error)
+        return RecordNotWritten(
+            f"the record of the sweep in {self._folder} takes no more events: {why}; its trials are stopped. "
+            f"Make room, then `sweep resume {self._folder.name}` goes on"
+        )
+
+    def _sync_now(self) -> None:
+        # The time of its end: a slow disk must not be kept busy by nothing else.
+        self._has_unsynced = False
+        os.fsync(self._fd)
+        self._synced_s = time.monotonic()
 
     def _write(self, event: Event) -> None:
         if self._fd < 0:
@@ -65,13 +113,18 @@ class Journal:
                 # A disk that is full again takes the rest of no line: start a new file next time.
                 self.close()
         if written != len(line):
-            raise OSError(28, "the disk took only a part of an event", str(self._folder))
+            raise OSError(errno.ENOSPC, "the disk took only a part of it", str(self._folder))
 
     def _open(self) -> None:
         writer = uuid.uuid4().hex
         path = self._folder / f"journal.{writer}.jsonl"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.write(self._fd, encode({"event": "writer", "format": FORMAT, "writer": writer, "seq": self._next_seq}))
+
+
+def json_number(value: float) -> float | str:
+    """Return a float as an event keeps it: what JSON lacks is text."""
+    return value if math.isfinite(value) else str(value)
 
 
 def encode(event: Mapping[str, Any]) -> bytes:

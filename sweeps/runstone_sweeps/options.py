@@ -110,8 +110,8 @@ class Terminator:
         min_trials: Complete trials before it may decide.
         patience: Complete trials without an improvement of `min_gain` after which it ends; `None`: decided by the
             expected improvement alone.
-        min_gain: The least improvement that counts, in units of the metric; `None`: the spread of replicates where
-            there are some, or a thousandth of the spread of all results.
+        min_gain: The least improvement that counts, in units of the metric; `None`: the standard error of the
+            replicates where there are some, or a thousandth of the range from the 10th to the 90th percentile.
     """
 
     min_trials: int = 20

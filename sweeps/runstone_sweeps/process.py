@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,21 +21,45 @@ import psutil
 from runstone import RunstoneError
 from runstone_sweeps import supervisor
 
+_ROOT = str(Path(__file__).parent.parent)
+_SUPERVISOR = """\
+import socket, sys
+sys.path.append({root!r})
+from runstone_sweeps.supervisor import Supervisor
+Supervisor(socket.socket(fileno={channel})).serve()
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A trial's process is there."""
+    """A trial's process is there.
+
+    Attributes:
+        is_warm: It is a fork of a process that had imported its modules.
+    """
 
     number: int
     pid: int
+    is_warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """All processes of a trial are gone. A `code` below 0 is the signal that killed the first of them."""
+    """All processes of a trial are gone.
+
+    Attributes:
+        code: Exit code of the first of them; below 0 it is the signal that killed it.
+        reason: `memory`: it took more than it was allowed. `server`: it was killed with the process that it was forked
+            from, through no fault of its own.
+        cpu_s: CPU seconds of all its processes that ended before it was told, or that others of them waited for.
+        max_rss_bytes: The most resident memory that one of them held.
+    """
 
     number: int
     code: int
+    reason: str | None = None
+    cpu_s: float = field(default=0.0, compare=False)
+    max_rss_bytes: int = field(default=0, compare=False)
 
 
 class SupervisorLost(RunstoneError):
@@ -49,17 +73,21 @@ class TrialProcesses:
 
     Args:
         run_objective: What a trial calls instead of executing a command; given, this process is forked.
+        preload: Modules that warm trials find imported; see `warm.plan`. Nothing is imported before the first of them.
     """
 
-    def __init__(self, run_objective: supervisor.RunObjective | None = None) -> None:
+    def __init__(self, run_objective: supervisor.RunObjective | None = None, *, preload: Sequence[str] = ()) -> None:
         ours, theirs = socket.socketpair()
         self._channel = ours
         self._received = b""
+        self._notes: list[str] = []
+        # Those that live, by number: pid and start, to know them again.
+        self._living: dict[int, tuple[int, float | None]] = {}
         self._popen: subprocess.Popen[bytes] | None = None
         self._pid = 0
         if run_objective is None:
-            # -I -S: nothing but the standard library, whatever the user's environment says; it starts in 10 ms.
-            command = [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno())]
+            # -I -S: nothing but the standard library, whatever the user's environment says; it starts in 20 ms.
+            command = [sys.executable, "-I", "-S", "-c", _SUPERVISOR.format(root=_ROOT, channel=theirs.fileno())]
             self._popen = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
@@ -68,6 +96,7 @@ class TrialProcesses:
             if self._pid == 0:
                 _become_supervisor(ours, theirs, run_objective)
         theirs.close()
+        self._send({"do": "preload", "modules": list(preload)})
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -91,6 +120,8 @@ class TrialProcesses:
         env: Mapping[str, str],
         cwd: Path,
         console: Path,
+        is_warm: bool = False,
+        memory_bytes: int | None = None,
     ) -> None:
         """Start the process of a trial; `Started` follows.
 
@@ -100,6 +131,8 @@ class TrialProcesses:
             env: Its whole environment.
             cwd: Folder in which it starts.
             console: File that takes its output, appended.
+            is_warm: Fork it from a process that has imported `preload`, where that is possible: see `warm.plan`.
+            memory_bytes: Kill it when its processes hold more resident memory; looked at five times a second.
         """
         self._send(
             {
@@ -109,6 +142,8 @@ class TrialProcesses:
                 "env": dict(env),
                 "cwd": str(cwd),
                 "console": str(console),
+                "is_warm": is_warm,
+                "memory_bytes": memory_bytes,
             }
         )
 
@@ -131,16 +166,17 @@ class TrialProcesses:
                 except ConnectionError:
                     data = b""
                 if not data:
-                    raise SupervisorLost("the process that starts the trials was killed, and all trials with it")
+                    raise self._lost()
                 *lines, self._received = (self._received + data).split(b"\n")
                 for line in lines:
-                    told = json.loads(line)
-                    is_start = "started" in told
-                    news.append(
-                        Started(told["started"], told["pid"]) if is_start else Ended(told["ended"], told["code"])
-                    )
+                    self._take(json.loads(line), news)
                 ready, _, _ = select.select([self._channel], [], [], 0)
         return news
+
+    def take_notes(self) -> list[str]:
+        """Return what the user should know of how trials start, each remark once."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def close(self) -> None:
         """Kill every trial that is left and wait until they are gone."""
@@ -161,7 +197,29 @@ class TrialProcesses:
         try:
             self._channel.sendall(json.dumps(request).encode() + b"\n")
         except (BrokenPipeError, ConnectionError):
-            raise SupervisorLost("the process that starts the trials was killed, and all trials with it") from None
+            raise self._lost() from None
+
+    def _take(self, told: dict[str, Any], news: list[Started | Ended]) -> None:
+        if "note" in told:
+            self._notes.append(told["note"])
+        elif "started" in told:
+            number = told["started"]
+            self._living[number] = (told["pid"], start_time(told["pid"]))
+            news.append(Started(number, told["pid"], told["is_warm"]))
+        else:
+            number = told["ended"]
+            self._living.pop(number, None)
+            news.append(Ended(number, told["code"], told["reason"], told["cpu_s"], told["max_rss_bytes"]))
+
+    def _lost(self) -> SupervisorLost:
+        """Kill what the supervisor's death left of the trials."""
+        for pid, started in self._living.values():
+            # The first of them is gone, killed by the system; no other process can have the group's number meanwhile.
+            if start_time(pid) in (None, started):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+        self._living = {}
+        return SupervisorLost("the process that starts the trials was killed, and all trials with it")
 
 
 def _become_supervisor(ours: socket.socket, theirs: socket.socket, run_objective: supervisor.RunObjective) -> None:

@@ -1,84 +1,50 @@
-"""The coordinator of a sweep: asks, starts, watches, prunes, tells. The only writer of the sweep's record.
+"""The coordinator of a sweep: one thread, one loop. The only writer of the sweep's record.
 
-One thread, one loop. Whatever it decides is in the journal before anything depends on it, so it may be
-killed at any point and go on from there.
+Whatever it decides is in the journal before anything depends on it, so it may be killed at any point and go on
+from there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
 
 import runstone
-from runstone import LaunchedRun, MetricTail, RunInfo, Status, Workspace
-from runstone_sweeps.command import build_command, uses_json_file
+from runstone import Workspace
+from runstone_sweeps.asking import Asker
 from runstone_sweeps.environment import process_environment
-from runstone_sweeps.journal import Event, Journal
-from runstone_sweeps.process import Ended, Started, TrialProcesses, kill_leftover, start_time
-from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
-from runstone_sweeps.space import nest
-from runstone_sweeps.spec import SweepSpec
-from runstone_sweeps.store import SweepFolder, new_id
-from runstone_sweeps.study import Search, derive_seed
-from runstone_sweeps.verdict import Cause, Verdict, failure_key, judge, judge_run
+from runstone_sweeps.executor import Executor, TrialStarted
+from runstone_sweeps.failures import failure_key
+from runstone_sweeps.journal import Journal
+from runstone_sweeps.record import SweepRecord, TrialState
+from runstone_sweeps.requests import Requests, answer_all
+from runstone_sweeps.settling import FIRST_FAILURES, Settler
+from runstone_sweeps.spec import SweepSpec, parse_spec
+from runstone_sweeps.starting import Starter
+from runstone_sweeps.store import SweepFolder, budget_fields, config_fields
+from runstone_sweeps.study import Search
+from runstone_sweeps.watching import Watch
+from runstone_sweeps.work import Ledger, RunningTrial, Watcher, Work
 
-TICK_S = 0.05
-# Between SIGTERM and SIGKILL, for a trial that did not stop when asked.
-TERM_S = 5.0
-# A sweep whose first trials all fail alike has a defect in its script; more of them tell nothing.
-FIRST_FAILURES = 3
-_RUN_ENDS = {
-    TrialState.COMPLETE: Status.FINISHED,
-    TrialState.PRUNED: Status.PRUNED,
-    TrialState.FAILED: Status.FAILED,
-    TrialState.WAITING: Status.STOPPED,
-}
+__all__ = ["Coordinator", "RunningTrial", "Watcher"]
 
-
-@dataclass(slots=True)
-class RunningTrial:
-    """A trial whose process lives.
-
-    Attributes:
-        trial: Its record.
-        last: Step and value of the objective metric logged last.
-        started_s: Monotonic time of its start.
-        cause: Why the sweep asked it to end, if it did.
-    """
-
-    trial: TrialRecord
-    run: LaunchedRun
-    tail: MetricTail
-    console: Path
-    started_s: float
-    last: tuple[int, float] | None = None
-    cause: Cause | None = None
-    asked_to_end_s: float = 0.0
-    signals_sent: list[signal.Signals] = field(default_factory=list)
-    points_seen: int = 0
-
-
-class Watcher(Protocol):
-    """Who is told how a sweep goes, in the coordinator's own thread."""
-
-    def on_event(self, event: Event, record: SweepRecord) -> None:
-        """Take note of one event that is now part of the record."""
-
-    def on_ending(self, reason: str, running: int, grace_s: float) -> None:
-        """Say that no more trials start, and that so many were asked to stop within `grace_s`."""
-
-    def on_tick(self, record: SweepRecord, running: Sequence[RunningTrial]) -> None:
-        """Show how things stand; called about twenty times a second."""
+# A decision to prune comes within two of these after the point that decides it was logged. Where looking at all trials
+# takes long, it is done less often, so that it takes a fifth of a core at most.
+TICK_S = 0.02
+_MAX_TICK_S = 0.25
+_SHARE = 5.0
+# While nothing runs and something waits, or the sweep is paused.
+_IDLE_S = 0.1
+# Results that come faster go to the disk together. What is lost with the machine is found again in the runs' files.
+_SYNC_EVERY_S = 0.1
+# Trials that are asked to stop when a sweep ends for these reasons; for the others they run to their end.
+_IN_A_HURRY = frozenset({"stopped", "timeout", "budget", "failing"})
 
 
 class Coordinator:
@@ -89,7 +55,7 @@ class Coordinator:
         folder: The sweep's files.
         record: What its events say.
         spec: What to do, with the budget of this session.
-        processes: Starts the trials.
+        executor: Starts the trials.
         watcher: Is told how it goes.
     """
 
@@ -99,307 +65,210 @@ class Coordinator:
         folder: SweepFolder,
         record: SweepRecord,
         spec: SweepSpec,
-        processes: TrialProcesses,
+        executor: Executor,
         watcher: Watcher,
     ) -> None:
-        self._workspace = workspace
-        self._folder = folder
-        self._record = record
-        self._spec = spec
-        self._processes = processes
         self._watcher = watcher
-        self._seed = int(record.created["seed"])
-        self._journal = Journal(folder.path, next_seq=record.next_seq)
-        self._running: dict[int, RunningTrial] = {}
+        self._record = record
+        self._journal = Journal(folder.path, next_seq=record.next_seq, sync_every_s=_SYNC_EVERY_S)
+        self._requests = Requests(folder)
         self._ending: str | None = None
         self._signals = 0
-        self._session_ends: list[TrialRecord] = []
-        self._environment = process_environment()
-        self._project = spec.project or self._environment.get("RUNSTONE_PROJECT") or "default"
+        self._ended_at_last_look = -1
+        self._has_to_wait = False
+        environment = process_environment()
+        seed = int(record.created["seed"])
+        self._work = work = Work(
+            workspace=workspace,
+            folder=folder,
+            record=record,
+            spec=spec,
+            latest_search=Search(spec, seed=seed, record=record),
+            executor=executor,
+            ledger=Ledger(self._journal, record, watcher),
+            seed=seed,
+            environment=environment,
+            project=spec.project or environment.get("RUNSTONE_PROJECT") or "default",
+        )
+        self._watch = Watch(work)
+        self._starter = Starter(work)
+        self._asker = Asker(work)
+        self._settler = Settler(work, self._watch, self._asker, self._starter)
 
     def run(self) -> str:
         """Work until the budget is spent or someone stops it.
 
         Returns:
-            Why it ended: `finished`, `timeout`, `stopped`, or `failing` where the first trials all failed alike.
+            Why it ended: `finished`; `timeout` or `budget` where that is spent; `stopped`; `failing` where the first
+            trials all failed alike; `target` where a result is good enough; `converged` where no better one is to be
+            expected; `exhausted` where every point has been tried.
+
+        Raises:
+            RecordNotWritten: the disk takes no more.
+            SupervisorLost: all trials are gone.
         """
-        spec = self._spec
+        work = self._work
         with self._catching_signals():
             try:
-                self._emit("opened", pid=os.getpid(), version=runstone.__version__)
-                self._emit("budget", trials=spec.trials, parallel=spec.parallel, timeout_s=spec.timeout_s)
-                self._search = Search(
-                    spec.space, spec.metric, spec.sampler, spec.pruner, seed=self._seed, record=self._record
-                )
-                self._recover()
-                reason = self._work()
-                self._emit("closed", is_durable=True, reason=reason)
+                self._open()
+                self._settler.recover()
+                self._asker.fill()
+                reason = self._loop()
+                work.ledger.emit("closed", is_durable=True, reason=reason)
                 return reason
             finally:
-                for running in self._running.values():
+                for running in work.running.values():
                     running.run.close()
                 self._journal.close()
 
+    def _open(self) -> None:
+        work, spec, emit = self._work, self._work.spec, self._work.ledger.emit
+        emit("opened", pid=os.getpid(), version=runstone.__version__)
+        if dict(spec.raw) != work.record.config:  # of the same search, with another budget
+            emit("edited", **config_fields(spec))
+        emit("budget", **budget_fields(spec))
+        if work.record.sessions == 1 and spec.points:
+            emit("added", points=[dict(point) for point in spec.points])
+        if work.record.is_paused:  # whoever goes on with a sweep wants it to go on
+            emit("unpaused")
+        self._take_requests()
+
     # --- the loop --------------------------------------------------------------------------------------------------
 
-    def _work(self) -> str:
+    def _loop(self) -> str:
+        work = self._work
+        cost_s = 0.0
         while True:
+            if self._requests.has_news():
+                self._take_requests()
             self._look_for_reasons_to_end()
-            has_started = self._ending is None and self._start_next()
-            if not self._running and not has_started:
+            has_started = self._start_next()
+            if not work.running and not has_started and self._is_done():
                 return self._ending or "finished"
-            for news in self._processes.poll(0.0 if has_started else TICK_S):
-                if isinstance(news, Started):
-                    self._on_started(news)
+            for news in work.executor.poll(0.0 if has_started else self._tick_s(cost_s)):
+                if isinstance(news, TrialStarted):
+                    self._settler.on_started(news)
                 else:
-                    self._on_ended(news)
-            now = time.monotonic()
-            for running in list(self._running.values()):
-                self._follow(running, now)
-            self._watcher.on_tick(self._record, list(self._running.values()))
+                    self._settler.on_ended(news)
+            now_s = time.monotonic()
+            for running in list(work.running.values()):
+                self._watch.follow(running, now_s)
+            work.ledger.sync()
+            for note in work.executor.take_notes():
+                self._watcher.on_note(note)
+            self._watcher.on_tick(work.record, list(work.running.values()))
+            cost_s = time.monotonic() - now_s
+
+    def _tick_s(self, cost_s: float) -> float:
+        return min(_MAX_TICK_S, max(TICK_S, _SHARE * cost_s)) if self._work.running else _IDLE_S
+
+    def _is_done(self) -> bool:
+        """Return whether nothing is left to be waited for, where nothing runs and nothing could be started."""
+        if self._ending is not None:
+            return True
+        return not (self._asker.has_waiting or self._record.is_paused or self._has_to_wait)
+
+    def _start_next(self) -> bool:
+        """Start one more run, if there is room and something to do; or tell a trial that needs none."""
+        work = self._work
+        self._has_to_wait = False
+        if self._ending is not None or work.record.is_paused or len(work.running) >= work.spec.parallel:
+            return False
+        if not work.executor.has_room():
+            self._has_to_wait = True
+            return False
+        found = self._asker.next()
+        if found is None:
+            asked = self._asker.ask()
+            if asked is None:
+                return False
+            if asked.same_as is not None:
+                self._settler.tell_same(asked, work.record.trials[asked.same_as])
+                return True
+            found = self._asker.next()
+        if found is None:
+            return False
+        self._starter.start(*found)
+        return True
+
+    # --- reasons to end --------------------------------------------------------------------------------------------
 
     def _look_for_reasons_to_end(self) -> None:
+        work = self._work
         if self._signals > 1:
-            for running in self._running.values():
-                self._send_signal(running, signal.SIGKILL)
-        if self._ending is not None:
+            for running in work.running.values():
+                self._watch.send_signal(running, signal.SIGKILL)
+        if self._ending in _IN_A_HURRY:
             return
-        timeout_s = self._spec.timeout_s
-        worked_s = self._record.active_s + time.time() - self._record.last_at
-        if self._signals or self._folder.is_stop_requested:
-            self._ending = "stopped"
-        elif timeout_s is not None and worked_s >= timeout_s:
-            self._ending = "timeout"
-        elif self._fails_from_the_start():
-            self._ending = "failing"
+        reason = self._reason_to_end()
+        if reason is None or reason == self._ending:
+            return
+        self._ending = reason
+        is_in_a_hurry = reason in _IN_A_HURRY
+        self._watcher.on_ending(reason, len(work.running), work.spec.grace_s)
+        if is_in_a_hurry:
+            for running in work.running.values():
+                self._watch.ask_to_end(running, "stop")
+
+    def _reason_to_end(self) -> str | None:
+        work, record = self._work, self._record
+        if self._signals or work.folder.is_stop_requested:
+            return "stopped"
+        if (exceeded := record.limit_exceeded(work.usage(time.monotonic()), work.worked_s(time.time()))) is not None:
+            return exceeded
+        if self._fails_from_the_start():
+            return "failing"
         if self._ending is not None:
-            self._watcher.on_ending(self._ending, len(self._running), self._spec.grace_s)
-            for running in self._running.values():
-                self._ask_to_end(running, "stop")
+            return None
+        if self._asker.is_exhausted:
+            return "exhausted"
+        return self._reason_in_results()
+
+    def _reason_in_results(self) -> str | None:
+        """Return whether the results so far are good enough; looked at when there is another one."""
+        record = self._record
+        if record.ended == self._ended_at_last_look:
+            return None
+        self._ended_at_last_look = record.ended
+        best, metrics = record.best, self._work.spec.metrics
+        if best is not None and best.values and any(metric.target is not None for metric in metrics):
+            pairs = zip(metrics, best.values, strict=True)
+            if all(metric.is_reached(value) for metric, value in pairs if metric.target is not None):
+                return "target"
+        return "converged" if self._work.search.wants_to_end(record) is not None else None
 
     def _fails_from_the_start(self) -> bool:
-        first = self._session_ends[:FIRST_FAILURES]
+        first = self._settler.first_ends
         return (
             len(first) == FIRST_FAILURES
             and all(trial.state is TrialState.FAILED for trial in first)
-            and len({failure_key(trial.reason) for trial in first}) == 1
+            and len({trial.group or failure_key(trial.reason) for trial in first}) == 1
         )
 
-    def _start_next(self) -> bool:
-        """Start one more trial, if there is room and something to do."""
-        if len(self._running) >= self._spec.parallel:
-            return False
-        trials = self._record.trials.values()
-        waiting = (t for t in trials if t.state is TrialState.WAITING and t.number not in self._running)
-        trial = next(waiting, None) or self._ask()
-        if trial is None:
-            return False
-        self._start(trial)
-        return True
+    # --- requests and signals --------------------------------------------------------------------------------------
 
-    # --- asking and starting ---------------------------------------------------------------------------------------
+    def _take_requests(self) -> None:
+        work = self._work
+        has_objective = work.spec.script is None and work.spec.command is None and work.spec.function is None
+        for request in answer_all(self._requests, work.record, work.ledger.emit, has_objective=has_objective):
+            if request.action == "rerun":
+                work.is_search_stale = True
+                self._asker.fill()
+            elif request.action == "edit":
+                self._edit(has_objective=has_objective)
 
-    def _ask(self) -> TrialRecord | None:
-        number = max(self._record.trials, default=-1) + 1
-        if self._spec.trials is not None and number >= self._spec.trials:
-            return None
-        asked = self._search.ask(number)
-        # The run's id is decided here, so that a run without an event, or an event without a run, cannot be doubled.
-        self._emit(
-            "asked",
-            number=number,
-            run_id=new_id(),
-            params=asked.params,
-            attrs=asked.attrs,
-            study_attrs=asked.study_attrs,
+    def _edit(self, *, has_objective: bool) -> None:
+        """Go on with the config as it was edited, and with what it says of the budget."""
+        work, record = self._work, self._record
+        work.spec = parse_spec(
+            record.config,
+            folder=Path(record.folder),
+            file_name=record.name,
+            has_objective=has_objective,
+            has_budget=True,
         )
-        return self._record.trials[number]
-
-    def _start(self, trial: TrialRecord) -> None:
-        run = self._launch_run(trial)
-        tail = self._workspace.follow(run.id)
-        tail.poll()  # what an earlier attempt logged has been reported
-        console = run.path / f"console.{run.attempt}.log"
-        spec = self._spec
-        json_file = None
-        if uses_json_file(spec.command):
-            json_file = self._folder.path / f"params.{trial.number}.json"
-            json_file.write_text(_json(nest(trial.params)), encoding="utf-8")
-        command = build_command(
-            trial.params,
-            script=spec.script,
-            command=spec.command,
-            function=spec.function,
-            metric=spec.metric.name,
-            environment=self._environment,
-            json_file=json_file,
-        )
-        environment = {
-            **self._environment,
-            **spec.env,
-            "RUNSTONE_WORKSPACE": str(self._workspace.path),
-            "RUNSTONE_PROJECT": self._project,
-            "RUNSTONE_GROUP": self._record.sweep_id,
-            "RUNSTONE_RUN_ID": trial.run_id,
-            "RUNSTONE_TRIAL": _json(nest(trial.params)),
-            "RUNSTONE_SEED": str(derive_seed(self._seed, "trial", trial.number)),
-            "RUNSTONE_DISABLED": "0",  # a trial that records nothing has no result
-        }
-        self._running[trial.number] = RunningTrial(trial, run, tail, console, time.monotonic())
-        self._processes.start(trial.number, command, env=environment, cwd=spec.working_dir, console=console)
-
-    def _launch_run(self, trial: TrialRecord) -> LaunchedRun:
-        if self._workspace.find_run_folder(trial.run_id) is not None:
-            return self._workspace.launched_run(trial.run_id)
-        return self._workspace.create_run(
-            project=self._project,
-            name=f"{self._record.name}-{trial.number}",
-            params=nest(trial.params),
-            tags={"sweep": self._record.name, "trial": str(trial.number)},
-            group=self._record.sweep_id,
-            run_id=trial.run_id,
-        )
-
-    # --- watching --------------------------------------------------------------------------------------------------
-
-    def _on_started(self, news: Started) -> None:
-        running = self._running[news.number]
-        running.started_s = time.monotonic()
-        self._emit("started", number=news.number, pid=news.pid, pid_started=start_time(news.pid))
-
-    def _follow(self, running: RunningTrial, now: float) -> None:
-        self._take_reports(running)
-        spec = self._spec
-        if spec.trial_timeout_s is not None and now - running.started_s >= spec.trial_timeout_s:
-            self._ask_to_end(running, "trial_timeout")
-        if running.cause is not None:
-            waited_s = now - running.asked_to_end_s
-            if waited_s >= spec.grace_s:
-                self._send_signal(running, signal.SIGTERM)
-            if waited_s >= spec.grace_s + TERM_S:
-                self._send_signal(running, signal.SIGKILL)
-
-    def _take_reports(self, running: RunningTrial, *, has_ended: bool = False) -> None:
-        """Report what the trial logged since the last look, and prune it if the pruner says so and it still runs."""
-        series = running.tail.poll().get(self._spec.metric.name)
-        if series is None or not len(series):
-            return
-        steps, values = series.step.tolist(), [float(value) for value in series.value]
-        running.last = (steps[-1], values[-1])
-        points = list(_thinned(steps, values, running.points_seen))
-        running.points_seen += len(steps)
-        known = running.trial.reports if running.trial.attempts <= 1 else {}
-        points = [point for point in points if point[0] >= 0 and point[0] not in known]
-        if not points:
-            return
-        self._emit("reported", number=running.trial.number, points=[[s, _number(v)] for s, v in points])
-        decided = self._search.report(running.trial, self._record)
-        if decided is not None and running.cause is None and not has_ended:
-            attrs = self._search.new_attrs(running.trial.number)
-            self._emit("prune", number=running.trial.number, step=decided, attrs=attrs)
-            self._ask_to_end(running, "prune")
-
-    def _ask_to_end(self, running: RunningTrial, cause: Cause) -> None:
-        if running.cause is None:
-            running.cause = cause
-            running.asked_to_end_s = time.monotonic()
-            running.run.request_stop("prune" if cause == "prune" else "stop")
-
-    def _send_signal(self, running: RunningTrial, sent: signal.Signals) -> None:
-        if sent not in running.signals_sent:
-            running.signals_sent.append(sent)
-            self._processes.send_signal(running.trial.number, sent)
-
-    # --- ends ------------------------------------------------------------------------------------------------------
-
-    def _on_ended(self, news: Ended) -> None:
-        running = self._running[news.number]
-        self._take_reports(running, has_ended=True)
-        verdict = judge(
-            RunInfo(running.run.path),
-            self._spec.metric,
-            code=news.code,
-            cause=running.cause,
-            console=running.console,
-            limit_s=self._spec.trial_timeout_s,
-        )
-        trial = running.trial
-        del self._running[news.number]
-        running.run.end(_RUN_ENDS[verdict.state], failure=verdict.failure)
-        if verdict.is_crash and trial.crashes < self._spec.retries:
-            verdict = Verdict(TrialState.WAITING, reason=verdict.reason, is_crash=True)
-        if verdict.state is TrialState.WAITING:
-            self._emit("requeued", number=trial.number, reason=verdict.reason, is_crash=verdict.is_crash)
-            if self._ending is None:
-                self._search.rebuild(self._record)
-            return
-        self._tell(trial, verdict)
-        self._session_ends.append(trial)
-
-    def _tell(self, trial: TrialRecord, verdict: Verdict) -> None:
-        value = verdict.value
-        if verdict.state is TrialState.PRUNED and trial.last_report is not None:
-            value = trial.last_report[1]
-        attrs, study_attrs = self._search.tell(trial.number, verdict.state, value)
-        self._emit(
-            "told",
-            is_durable=True,
-            number=trial.number,
-            state=str(verdict.state),
-            value=None if value is None else _number(value),
-            reason=verdict.reason,
-            attrs=attrs,
-            study_attrs=study_attrs,
-        )
-
-    def _recover(self) -> None:
-        """Settle the trials that ran when the last session ended: tell those that had ended, requeue the rest."""
-        requeued = False
-        for trial in self._record.trials.values():
-            if trial.state is not TrialState.RUNNING:
-                continue
-            if trial.pid is not None:
-                kill_leftover(trial.pid, trial.pid_started)
-            verdict = self._verdict_from_files(trial)
-            if verdict.state is TrialState.WAITING:
-                self._emit("requeued", number=trial.number, reason=verdict.reason)
-                requeued = True
-            else:
-                self._tell(trial, verdict)
-        if requeued:
-            self._search.rebuild(self._record)
-
-    def _verdict_from_files(self, trial: TrialRecord) -> Verdict:
-        again = Verdict(TrialState.WAITING, reason="the sweep's process died")
-        if trial.prune_step is not None:
-            again = Verdict(TrialState.PRUNED)
-        path = self._workspace.find_run_folder(trial.run_id)
-        if path is None:
-            return again
-        info = RunInfo(path)
-        # A stop of the whole sweep ends runs as stopped, too.
-        verdict = judge_run(info, self._spec.metric) if info.status is not Status.STOPPED else None
-        if verdict is None:
-            return again
-        if self._spec.metric.name in info.metrics:
-            series = info.series(self._spec.metric.name)
-            points = [
-                [step, _number(value)]
-                for step, value in _thinned(series.step.tolist(), [float(v) for v in series.value], 0)
-                if step >= 0 and step not in trial.reports
-            ]
-            if points:
-                self._emit("reported", number=trial.number, points=points)
-                self._search.report(trial, self._record)
-        return verdict
-
-    # --- small parts -----------------------------------------------------------------------------------------------
-
-    def _emit(self, kind: str, *, is_durable: bool = False, **fields: Any) -> None:
-        """Record one event: on disk, in memory, and on the screen."""
-        event = self._journal.append({"event": kind, "at": time.time(), **fields}, is_durable=is_durable)
-        self._record.apply(event)
-        self._watcher.on_event(event, self._record)
+        work.latest_search = Search(work.spec, seed=work.seed, record=record)
+        work.is_search_stale = False
 
     @contextlib.contextmanager
     def _catching_signals(self) -> Iterator[None]:
@@ -417,29 +286,3 @@ class Coordinator:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _thinned(steps: Sequence[int], values: Sequence[float], seen: int) -> Iterator[tuple[int, float]]:
-    """Yield the first point of each step, fewer of them the more there were: 256, then 128 for each doubling.
-
-    A pruner compares trials at equal steps and looks at all reports each time. What is left out depends only
-    on how many points came before, so trials that log alike are reported alike.
-
-    Args:
-        steps, values: The new points.
-        seen: How many points the trial logged before them.
-    """
-    known = set()
-    for index, (step, value) in enumerate(zip(steps, values, strict=True), seen):
-        if step not in known and index % (1 << max(0, index.bit_length() - 8)) == 0:
-            known.add(step)
-            yield step, value
-
-
-def _number(value: float) -> float | str:
-    """Return a float as JSON can hold it."""
-    return value if math.isfinite(value) else str(value)
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -1,121 +1,42 @@
-"""The space that a sweep searches, as values. Knows neither files nor Optuna."""
+"""The space that a sweep searches, as a value. Knows neither files nor Optuna."""
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-Scalar = None | bool | int | float | str
+from runstone_sweeps.conditions import Clause, Condition
+from runstone_sweeps.drawn import Drawn, Law
+from runstone_sweeps.parameters import Choice, Constant, Parameter, Real, Searched, Whole, find_clash
+from runstone_sweeps.scalars import Scalar, is_number, is_same, label, last_step
 
+__all__ = [
+    "Choice", "Clause", "Condition", "Constant", "Drawn", "Law", "Parameter", "Real", "Scalar", "Searched", "Space",
+    "Whole", "find_clash", "label", "last_step", "nest",
+]  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class Real:
-    """A float in `[low, high]`, on a log scale or in steps if asked for.
-
-    Attributes:
-        name: Path of the parameter with dots, such as `optimizer.lr`.
-        low, high: Bounds, both included; with a step, `high` is the last value that a step reaches.
-        log: Whether each factor, not each difference, is equally likely; then `low` is above 0.
-        step: Distance of the values, counted from `low`; `None`: any float between.
-    """
-
-    name: str
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    @property
-    def size(self) -> int | None:
-        """How many values there are; `None` where there is no step."""
-        if self.step is None:
-            return 1 if self.low == self.high else None
-        return int((_exact(self.high) - _exact(self.low)) / _exact(self.step)) + 1
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """Every value of a stepped range."""
-        if self.step is None:
-            return (self.low,)
-        low, step = _exact(self.low), _exact(self.step)
-        return tuple(float(low + i * step) for i in range(self.size or 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A whole number in `[low, high]`, on a log scale or in steps if asked for; bounds as in `Real`."""
-
-    name: str
-    low: int
-    high: int
-    log: bool = False
-    step: int = 1
-
-    @property
-    def size(self) -> int | None:
-        """How many values there are."""
-        return (self.high - self.low) // self.step + 1
-
-    @property
-    def values(self) -> tuple[int, ...]:
-        """Every value, in order."""
-        return tuple(range(self.low, self.high + 1, self.step))
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of several JSON values without an order.
-
-    Attributes:
-        name: Path of the parameter with dots.
-        values: The values themselves, lists and objects included.
-    """
-
-    name: str
-    values: tuple[Any, ...]
-
-    @property
-    def size(self) -> int | None:
-        """How many values there are."""
-        return len(self.values)
-
-    @property
-    def labels(self) -> tuple[Scalar, ...]:
-        """What a sampler sees instead of each value: scalars as they are, lists and objects as JSON text."""
-        return tuple(label(value) for value in self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """A parameter that every trial gets with the same value."""
-
-    name: str
-    value: Any
-
-
-Parameter = Real | Whole | Choice | Constant
-Searched = Real | Whole | Choice
-
-
-def label(value: Any) -> Scalar:
-    """Return the scalar that stands for `value` in a sampler and in a table."""
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return value  # type: ignore[no-any-return]  # JSON values that are neither list nor dict are scalars
+# Above this, the values of a parent are counted as those of a continuous range are: not at all.
+_MAX_LISTED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
     """All parameters of a sweep.
 
-    A point of the space is a dict from dotted name to value; `nest` turns it into what a trial gets.
+    A point of the space is a dict from dotted name to value; `nest` turns it into what a trial gets. A point lacks
+    the parameters whose condition is not met in it: they are not active.
+
+    Attributes:
+        parameters: In the order in which they were written.
+        conditions: When a parameter is active, by its name; those that are not named always are. No parameter
+            depends on itself, not even through others.
     """
 
     parameters: tuple[Parameter, ...]
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     @property
     def searched(self) -> tuple[Searched, ...]:
@@ -128,30 +49,229 @@ class Space:
         return {p.name: p.value for p in self.parameters if isinstance(p, Constant)}
 
     @property
+    def has_conditions(self) -> bool:
+        """Whether some points lack some parameters."""
+        return bool(self.conditions)
+
+    @property
+    def order(self) -> tuple[Parameter, ...]:
+        """All parameters, each after those that its condition looks at."""
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        ordered: dict[str, Parameter] = {}
+
+        def visit(parameter: Parameter) -> None:
+            if parameter.name in ordered:
+                return
+            for parent in self._parents(parameter.name):
+                visit(by_name[parent])
+            ordered[parameter.name] = parameter
+
+        for parameter in self.parameters:
+            visit(parameter)
+        return tuple(ordered.values())
+
+    @property
     def size(self) -> int | None:
-        """How many points the space has; `None` where a range has no step."""
-        sizes = [p.size for p in self.searched]
-        return math.prod(s for s in sizes if s is not None) if None not in sizes else None
+        """How many distinct points the space has; `None` where a parameter that can be active has no step."""
+        sizes = [self._count(group) for group in self._groups()]
+        return math.prod(size for size in sizes if size is not None) if None not in sizes else None
+
+    @property
+    def cases(self) -> int:
+        """How many combinations of values conditions tell apart, in the group of parameters that has most."""
+        return max((math.prod(map(len, self._kinds_of(group).values())) for group in self._groups()), default=1)
 
     def __iter__(self) -> Iterator[Parameter]:
         """Iterate over the parameters in the order in which they were written."""
         return iter(self.parameters)
 
+    def condition(self, name: str) -> Condition | None:
+        """Return when a parameter is active; `None`: always."""
+        return self.conditions.get(name)
+
+    def is_active(self, name: str, point: Mapping[str, Any]) -> bool:
+        """Tell whether a point has a parameter, by what the point says of those that its condition looks at.
+
+        Args:
+            name: The parameter.
+            point: Possibly a part of a point; what it lacks does not meet a condition.
+        """
+        condition = self.conditions.get(name)
+        if condition is None:
+            return True
+        return all(
+            clause.parameter in point
+            and clause.is_met(point[clause.parameter])
+            and self.is_active(clause.parameter, point)
+            for clause in condition.clauses
+        )
+
+    def active(self, point: Mapping[str, Any]) -> tuple[Parameter, ...]:
+        """Return the parameters that a point has, in the order in which they were written."""
+        return tuple(parameter for parameter in self.parameters if self.is_active(parameter.name, point))
+
+    def contains(self, point: Mapping[str, Any]) -> bool:
+        """Tell whether a dict is a point: exactly the active parameters, each with a value that it can have."""
+        active = self.active(point)
+        return point.keys() == {p.name for p in active} and all(p.holds(point[p.name]) for p in active)
+
+    def branches(self) -> tuple[dict[str, Any], ...]:
+        """Return the parts into which conditions divide the space, each as the values that mark it.
+
+        A `Choice` that a condition looks at makes a branch of each of its values, together with the values of
+        the choices on which it depends itself. A choice that depends on a number makes none. Branches of choices
+        that are independent of each other are not combined: a point lies in one branch of each.
+        """
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        parents = {parent for condition in self.conditions.values() for parent in condition.parents}
+        found: list[dict[str, Any]] = []
+        for parameter in self.order:
+            line = [by_name[name] for name in self._ancestors(parameter.name)] + [parameter]
+            choices = [p for p in line if isinstance(p, Choice)]
+            if parameter.name not in parents or not all(isinstance(p, (Choice, Constant)) for p in line):
+                continue
+            if not isinstance(parameter, Choice):
+                continue
+            fixed = {p.name: p.value for p in line if isinstance(p, Constant)}
+            for values in itertools.product(*(p.values for p in choices)):
+                branch = {p.name: value for p, value in zip(choices, values, strict=True)}
+                point = {**fixed, **branch}
+                if all(self.is_active(name, point) for name in point):
+                    found.append(branch)
+        # A branch that is divided further is left to its parts.
+        return tuple(branch for branch in found if not any(_is_part(branch, other) for other in found))
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Yield every point once, in the order of the values; the last parameter varies fastest.
+
+        Raises:
+            ValueError: `size` is `None`.
+        """
+        if self.size is None:
+            raise ValueError("a space with a continuous range has no list of points")
+        names = [parameter.name for parameter in self.parameters]
+        order = self.order
+
+        def extend(point: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+            if depth == len(order):
+                yield {name: point[name] for name in names if name in point}
+                return
+            parameter = order[depth]
+            if not self.is_active(parameter.name, point):
+                yield from extend(point, depth + 1)
+                return
+            for value in parameter.values:
+                yield from extend({**point, parameter.name: value}, depth + 1)
+
+        return extend({}, 0)
+
     def to_labels(self, point: Mapping[str, Any]) -> dict[str, Scalar]:
         """Return the searched part of a point as a sampler sees it."""
-        return {p.name: label(point[p.name]) if isinstance(p, Choice) else point[p.name] for p in self.searched}
+        return {p.name: p.to_label(point[p.name]) for p in self.searched if p.name in point}
 
     def from_labels(self, labels: Mapping[str, Scalar]) -> dict[str, Any]:
-        """Return the whole point, constants included, in the order of the config."""
-        point = {}
-        for parameter in self.parameters:
-            if isinstance(parameter, Constant):
-                point[parameter.name] = parameter.value
-            elif isinstance(parameter, Choice):
-                point[parameter.name] = parameter.values[parameter.labels.index(labels[parameter.name])]
-            else:
-                point[parameter.name] = labels[parameter.name]
-        return point
+        """Return the whole point, constants included, in the order of the config.
+
+        Args:
+            labels: What a sampler says of each searched parameter; those of parameters that turn out not to be
+                active may be there or missing.
+
+        Raises:
+            KeyError: an active parameter has no label.
+        """
+        point: dict[str, Any] = {}
+        for p in self.order:
+            if self.is_active(p.name, point):
+                point[p.name] = p.value if isinstance(p, Constant) else p.from_label(labels[p.name])
+        return {p.name: point[p.name] for p in self.parameters if p.name in point}
+
+    def _parents(self, name: str) -> tuple[str, ...]:
+        condition = self.conditions.get(name)
+        return () if condition is None else condition.parents
+
+    def _ancestors(self, name: str) -> list[str]:
+        """Return all on which a parameter depends, the first ones first, each once."""
+        found: dict[str, None] = {}
+        for parent in self._parents(name):
+            found.update(dict.fromkeys([*self._ancestors(parent), parent]))
+        return list(found)
+
+    def _groups(self) -> list[list[Parameter]]:
+        """Return the parameters in groups that do not depend on each other, parents first in each."""
+        group_of = {parameter.name: {parameter.name} for parameter in self.parameters}
+        for name in self.conditions:
+            for parent in self._parents(name):
+                joined = group_of[name] | group_of[parent]
+                for member in joined:
+                    group_of[member] = joined
+        groups: dict[int, list[Parameter]] = {}
+        for parameter in self.order:
+            groups.setdefault(id(group_of[parameter.name]), []).append(parameter)
+        return list(groups.values())
+
+    def _kinds_of(self, group: list[Parameter]) -> dict[str, list[tuple[Any, int | None]]]:
+        clauses: dict[str, list[Clause]] = {parameter.name: [] for parameter in group}
+        for parameter in group:
+            condition = self.conditions.get(parameter.name)
+            for clause in condition.clauses if condition else ():
+                clauses[clause.parameter].append(clause)
+        return {parameter.name: _kinds(parameter, clauses[parameter.name]) for parameter in group}
+
+    def _count(self, group: list[Parameter]) -> int | None:
+        """Return how many distinct points the parameters of one group make."""
+        kinds = self._kinds_of(group)
+
+        def count(point: dict[str, Any], depth: int) -> int | None:
+            if depth == len(group):
+                return 1
+            name = group[depth].name
+            if not self.is_active(name, point):
+                return count(point, depth + 1)
+            total = 0
+            for value, number in kinds[name]:
+                below = count({**point, name: value}, depth + 1)
+                if number is None or below is None:
+                    return None
+                total += number * below
+            return total
+
+        return count({}, 0)
+
+
+def _kinds(parameter: Parameter, clauses: list[Clause]) -> list[tuple[Any, int | None]]:
+    """Return one value of each kind that the clauses tell apart, and how many there are; `None`: without number."""
+    if not clauses:
+        return [(None, parameter.size)]
+    size = parameter.size
+    if size is not None and size <= _MAX_LISTED:
+        kinds: dict[tuple[bool, ...], tuple[Any, int]] = {}
+        for value in parameter.values:
+            kind = tuple(clause.is_met(value) for clause in clauses)
+            first, number = kinds.get(kind, (value, 0))
+            kinds[kind] = first, number + 1
+        return list(kinds.values())
+    seen = {tuple(clause.is_met(value) for clause in clauses): value for value in _landmarks(parameter, clauses)}
+    return [(value, None) for value in seen.values()]
+
+
+def _landmarks(parameter: Parameter, clauses: list[Clause]) -> list[Any]:
+    """Return values of a range such that each combination of clauses that can be met is met by one of them."""
+    ends = [end for clause in clauses for end in (clause.low, clause.high, *(clause.values or ())) if is_number(end)]
+    if isinstance(parameter, (Real, Whole)):
+        ends += [parameter.low, parameter.high]
+    elif isinstance(parameter, Drawn):
+        ends += [end for end in parameter.bounds if math.isfinite(end)]
+    ends = sorted(set(ends)) or [0.0]
+    between = [(low + high) / 2 for low, high in itertools.pairwise(ends)]
+    found = [*ends, *between, ends[0] - 1, ends[-1] + 1]
+    if isinstance(parameter, Whole):
+        found = [math.floor(value) for value in found] + [math.ceil(value) for value in found]
+    return [value for value in found if parameter.holds(value)]
+
+
+def _is_part(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether a branch says less than another and nothing else."""
+    return len(one) < len(other) and all(name in other and is_same(one[name], other[name]) for name in one)
 
 
 def nest(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,25 +284,3 @@ def nest(point: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(folder, {})
         inner[last] = value
     return nested
-
-
-def find_clash(names: Sequence[str]) -> tuple[str, str] | None:
-    """Return two names of which one would be both a value and a folder of the other, if there are such."""
-    known = set(names)
-    for name in names:
-        parts = name.split(".")
-        for end in range(1, len(parts)):
-            if (prefix := ".".join(parts[:end])) in known:
-                return prefix, name
-    return None
-
-
-def last_step(low: float, high: float, step: float) -> float:
-    """Return the highest value that steps from `low` reach without passing `high`."""
-    count = (_exact(high) - _exact(low)) // _exact(step)
-    return float(_exact(low) + count * _exact(step))
-
-
-def _exact(number: float) -> Fraction:
-    """Return the decimal that was written, so that 0.3 is three steps of 0.1."""
-    return Fraction(repr(number))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import itertools
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
-from runstone import AmbiguousName, NotFound, RunstoneError, Workspace
-from runstone_sweeps.journal import FORMAT, Journal, read_events
+from runstone import AmbiguousName, InvalidConfig, NotFound, RunstoneError, Workspace
+from runstone_sweeps.journal import FORMAT, Event, Journal, decode, json_number, read_events
 from runstone_sweeps.record import SweepRecord
 from runstone_sweeps.spec import SweepSpec, parse_spec
 
@@ -47,6 +49,21 @@ class SweepFolder:
         record = SweepRecord.from_events(events)
         record.unknown += damaged
         return record
+
+    def events(self) -> list[Event]:
+        """Return the events of its record, in order."""
+        return read_events(self.path)[0]
+
+    @property
+    def name(self) -> str:
+        """Its readable name; cheap, also where there are many trials."""
+        for path in sorted(self.path.glob("journal.*.jsonl"), key=lambda path: path.stat().st_size):
+            with path.open("rb") as file:
+                for line in itertools.islice(file, 2):
+                    event = decode(line.rstrip(b"\n"))
+                    if event is not None and event.get("event") == "created":
+                        return str(event["name"])
+        return ""
 
     @property
     def is_running(self) -> bool:
@@ -143,13 +160,13 @@ class Sweeps:
             for folder in folders
             if len(reference) >= 4 and (folder.id.startswith(reference) or folder.id.endswith(reference))
         ]
-        found = found or [folder for folder in folders if folder.read().name == reference]
+        found = found or [folder for folder in folders if folder.name == reference]
         if len(found) == 1:
             return found[0]
         if found:
             listed = ", ".join(folder.id for folder in found[:5])
             raise AmbiguousName(f"{reference!r} fits {len(found)} sweeps: {listed}; give more of the id")
-        names = ", ".join(f"{folder.read().name} ({folder.id})" for folder in folders[:5])
+        names = ", ".join(f"{folder.name} ({folder.id})" for folder in folders[:5])
         there = f"there is {names}" if names else "there is none yet; `sweep run CONFIG` makes one"
         raise SweepNotFound(f"no sweep has the id or name {reference!r} in {self.workspace.path}; {there}")
 
@@ -157,14 +174,21 @@ class Sweeps:
         """Return the newest sweep of the same search, if something is left to do within the spec's budget."""
         for folder in self:
             record = folder.read()
-            if record.created.get("identity") != spec.identity:
+            if record.identity != spec.identity:
                 continue
             record.trials_budget, record.timeout_s = spec.trials, spec.timeout_s
+            record.limits = budget_fields(spec).get("limits", {})
             return None if record.is_finished else (folder, folder.read())
         return None
 
     def create(self, spec: SweepSpec, *, seed: int) -> SweepFolder:
-        """Make a new sweep and record its config."""
+        """Make a new sweep and record its config, and the trials of those that it extends.
+
+        Raises:
+            SweepNotFound, AmbiguousName: `extends` names a sweep that is not there, or several.
+            InvalidConfig: it names one that looked at other metrics.
+        """
+        prior = [prior_event(self.find(reference).read(), spec) for reference in spec.extends]
         self._path.mkdir(exist_ok=True)
         folder = SweepFolder(self._path / new_id())
         folder.path.mkdir()
@@ -177,30 +201,76 @@ class Sweeps:
                 "format": FORMAT,
                 "sweep_id": folder.id,
                 "name": spec.name,
-                "identity": spec.identity,
-                "config": spec.raw,
-                "folder": str(spec.folder),
-                "metric": spec.metric.name,
-                "goal": spec.metric.goal,
+                **config_fields(spec),
+                "metric": spec.metrics[0].name,
+                "goal": spec.metrics[0].goal,
+                "metrics": [{"name": metric.name, "goal": metric.goal} for metric in spec.metrics],
                 "sampler": spec.sampler.name,
                 "pruner": spec.pruner.name,
                 "seed": seed,
             },
             is_durable=True,
         )
+        for event in prior:
+            journal.append(event, is_durable=True)
         journal.close()
         return folder
 
 
+def config_fields(spec: SweepSpec) -> dict[str, Any]:
+    """Return what an event keeps of a config."""
+    return {"identity": spec.identity, "config": dict(spec.raw), "folder": str(spec.folder)}
+
+
+def budget_fields(spec: SweepSpec) -> dict[str, Any]:
+    """Return what an event keeps of a budget."""
+    limits = {name: value for name, value in dataclasses.asdict(spec.budget).items() if value}
+    told: dict[str, Any] = {"limits": limits} if limits else {}
+    return {"trials": spec.trials, "parallel": spec.parallel, "timeout_s": spec.timeout_s, **told}
+
+
+def prior_event(record: SweepRecord, spec: SweepSpec) -> Event:
+    """Return the trials of an earlier sweep as an event of one that extends it, so that its record stands alone.
+
+    Raises:
+        InvalidConfig: it looked at other metrics.
+    """
+    before = [metric["name"] for metric in record.metrics]
+    wanted = [metric.name for metric in spec.metrics]
+    if set(before) != set(wanted):
+        raise InvalidConfig(
+            f"extends: sweep {record.name} looked at {', '.join(before)}, not at {', '.join(wanted)}; "
+            "its results mean nothing here"
+        )
+    order = [before.index(name) for name in wanted]
+    trials = []
+    for trial in (*record.prior, *record.trials.values()):
+        values = trial.values if trial.values is not None else None if trial.value is None else (trial.value,)
+        if not trial.state.is_ended or trial.same_as is not None:
+            continue
+        trials.append(
+            {
+                "params": trial.params,
+                "state": str(trial.state),
+                "values": None if values is None else [json_number(values[i]) for i in order if i < len(values)],
+                "constraints": [json_number(value) for value in trial.constraints],
+                "reports": [[step, json_number(trial.reports[step])] for step in [*trial.reports][-1:]],
+                "run_id": trial.run_id,
+                "at": trial.ended_at or trial.asked_at,
+            }
+        )
+    return {"event": "prior", "at": time.time(), "sweep_id": record.sweep_id, "name": record.name, "trials": trials}
+
+
 def recorded_spec(record: SweepRecord, *, has_objective: bool = False, is_for_reading: bool = False) -> SweepSpec:
-    """Return the spec with which a sweep was created.
+    """Return the spec of a sweep: that with which it was created, or what it was last edited to.
 
     Raises:
         InvalidConfig: its script is gone, and it is not only for reading.
     """
     return parse_spec(
-        record.created["config"],
-        folder=Path(record.created["folder"]),
+        record.config,
+        folder=Path(record.folder),
         file_name=record.name,
         has_objective=has_objective,
         has_budget=True,

@@ -17,6 +17,8 @@ from runstone import InvalidConfig
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 32
+# Beyond it a whole number has no float.
+_MAX_DIGITS = 300
 
 Path_ = tuple[str | int, ...]
 
@@ -131,6 +133,8 @@ class _Builder:
                 case "bool":
                     return text.lower() == "true"
                 case "int":
+                    if len(text) > _MAX_DIGITS:
+                        raise ValueError(text)
                     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
                 case "float":
                     special = text.lower().replace(".", "")

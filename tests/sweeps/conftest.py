@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
+import runstone
 from runstone_sweeps.journal import Event, read_events
 from runstone_sweeps.record import SweepRecord
-from runstone_sweeps.store import SweepFolder
+from runstone_sweeps.session import Budget, run_session, stored_spec
+from runstone_sweeps.spec import load_spec
+from runstone_sweeps.store import SweepFolder, Sweeps
+from runstone_sweeps.work import RunningTrial, Watcher
 
 # Loss falls with each step towards what x gives; `slow` and `steps` say how long it takes.
 SCRIPT = """\
@@ -44,6 +49,24 @@ sampler: random
 parameters:
   x: {{min: -1.0, max: 1.0}}
 """
+
+
+class Silent:
+    """Watches, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.endings: list[str] = []
+
+    def on_event(self, event: Event, record: SweepRecord) -> None: ...
+
+    def on_ending(self, reason: str, running: int, grace_s: float) -> None:
+        self.endings.append(reason)
+
+    def on_note(self, note: str) -> None:
+        self.notes.append(note)
+
+    def on_tick(self, record: SweepRecord, running: Sequence[RunningTrial]) -> None: ...
 
 
 class Place:
@@ -91,6 +114,22 @@ class Place:
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         assert "Traceback" not in out + err
         return out + err
+
+    def run_here(
+        self, config: Path, *, folder: SweepFolder | None = None, watcher: Watcher | None = None, **budget: int
+    ) -> str:
+        """Run a sweep in this process, or go on with one, and return why it ended."""
+        spec = Budget(**budget).apply(load_spec(config, has_budget=True))
+        workspace = runstone.ensure_workspace(self.home)
+        folder = folder or Sweeps(workspace).create(spec, seed=spec.seed or 0)
+        return run_session(workspace, folder, spec, lambda *_: watcher or Silent()).reason
+
+    def resume_here(self, folder: SweepFolder | None = None, *, watcher: Watcher | None = None, **budget: int) -> str:
+        """Go on with a sweep in this process as `sweep resume` does."""
+        folder = folder or self.folder
+        workspace = runstone.open_workspace(self.home)
+        spec = stored_spec(folder, Budget(**budget))
+        return run_session(workspace, folder, spec, lambda *_: watcher or Silent()).reason
 
     @property
     def folders(self) -> list[SweepFolder]:
@@ -161,3 +200,16 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
     place.close()
+
+
+@pytest.fixture(scope="session")
+def fakenvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that holds a `libnvidia-ml.so.1` whose GPUs a file describes."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = Path(__file__).parents[1] / "fakenvml" / "fakenvml.c"
+    folder = tmp_path_factory.mktemp("fakenvml")
+    flags = ["-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
+    subprocess.run([compiler, *flags, "-o", str(folder / "libnvidia-ml.so.1"), str(source)], check=True)
+    return folder

@@ -28,7 +28,8 @@ def test_trials_are_ranked_by_goal_and_equal_ones_by_number() -> None:
     record = SweepRecord.from_events(events_of(CREATED, *map(asked, range(4)), *ends))
     assert [trial.number for trial in record.ranked()] == [1, 3, 0]
     assert record.best is record.trials[1]
-    record.created["goal"] = "minimize"
+    record.goals = ("minimize",)
+    record._ranking = None
     assert [trial.number for trial in record.ranked()] == [0, 1, 3]
 
 

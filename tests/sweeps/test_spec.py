@@ -283,16 +283,16 @@ parameters:
     )
     spec = load_spec(folder / "sweep.yaml")
     assert (spec.script, spec.trials, spec.sampler.name) == ("train.py", 7, "tpe")
-    assert spec.pruner == Algorithm("hyperband", {"reduction_factor": 2, "min_resource": 3})
-    assert spec.space.parameters[:2] == (Real("lr", 1e-5, 1e-1, log=True), Real("units", 8.0, 64.0, step=8.0))
+    assert spec.pruner == Algorithm("successive_halving", {"min_resource": 3, "reduction_factor": 2})
+    assert spec.space.parameters[:2] == (Real("lr", 1e-5, 1e-1, log=True), Whole("units", 8, 64, step=8))
 
 
 def test_what_weights_and_biases_has_and_we_have_not_is_said(folder: Path) -> None:
     text = "program: train.py\nmethod: magic\nrun_cap: 1\nmetric: {name: a}\n"
-    text += "parameters: {x: {distribution: normal, mu: 0}}\n"
+    text += "parameters: {x: {distribution: cauchy, mu: 0}}\n"
     lines = mistakes_of(folder, text)
     assert lines[0] == "sweep.yaml: method: is 'magic'; grid, random and bayes are understood, or use sampler (line 2)"
-    assert "parameters.x.distribution: 'normal' has no counterpart here" in lines[1]
+    assert "parameters.x.distribution: 'cauchy' has no counterpart here" in lines[1]
 
 
 @pytest.mark.parametrize(
@@ -311,4 +311,18 @@ def test_only_the_budget_may_change_without_making_it_another_sweep(folder: Path
     }
     spec = parse_spec(raw, folder=folder)
     assert parse_spec({**raw, "trials": 9, "parallel": 4, "timeout": "1h"}, folder=folder).identity == spec.identity
-    assert parse_spec({**raw, "sampler": "random"}, folder=folder).identity != spec.identity
+    budget = {"retries": 2, "budget": {"gpu_hours": 1}, "gpus": 1, "memory": "1GB", "start": "cold", "terminator": True}
+    assert parse_spec({**raw, **budget}, folder=folder).identity == spec.identity
+    for other in ({"sampler": "random"}, {"replicates": 2}, {"audit": 0.1}, {"points": [{"x": 1}]}):
+        assert parse_spec({**raw, **other}, folder=folder).identity != spec.identity
+
+
+def test_a_huge_whole_number_is_a_mistake_and_no_crash(folder: Path) -> None:
+    (line,) = mistakes_of(folder, GOOD.replace("trials: 4", f"trials: {'9' * 400}"))
+    assert "is not a number (line 3)" in line
+
+
+def test_a_line_for_editors_in_a_json_config_is_no_key(folder: Path) -> None:
+    raw = {"$schema": "sweep.schema.json", "script": "train.py", "metric": {"name": "a", "goal": "minimize"}}
+    spec = parse_spec({**raw, "trials": 1, "parameters": {"x": {"value": 1}}}, folder=folder)
+    assert "$schema" not in spec.raw

@@ -7,7 +7,7 @@ import sys
 import click
 
 from runstone import RunstoneError, __version__
-from runstone_sweeps.cli import configs, control, looking, running
+from runstone_sweeps.cli import configs, control, following, looking, reporting, running, workers
 from runstone_sweeps.cli._shared import INTERRUPTED
 
 # Everything else of this package is imported where it is used: `--help` answers without the extra `sweeps`,
@@ -20,7 +20,7 @@ def cli() -> None:
     """Search for better training runs: trials in parallel, pruning, resume."""
 
 
-for _module in (running, configs, control, looking):
+for _module in (running, configs, control, following, looking, reporting, workers):
     for _command in vars(_module).copy().values():
         if isinstance(_command, click.Command):
             cli.add_command(_command)

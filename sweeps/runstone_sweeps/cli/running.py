@@ -12,6 +12,7 @@ from rich.text import Text
 
 from runstone import RunstoneError, Workspace, ensure_workspace, open_workspace
 from runstone_sweeps.cli._shared import INTERRUPTED, budget_options, find_sweep, make_console, workspace_option
+from runstone_sweeps.cli.control import unpause
 
 if TYPE_CHECKING:
     from runstone_sweeps.record import SweepRecord
@@ -21,26 +22,36 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("config", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[NAME=VALUE]...")
 @budget_options
+@click.option("--metric", help="The metric, where CONFIG is a script.")
+@click.option("--goal", type=click.Choice(["minimize", "maximize"]), help="Its goal; may be guessed from its name.")
 @click.option("--new", "is_new", is_flag=True, help="Begin a new sweep, even if one of this config is unfinished.")
 @workspace_option
 def run_command(
     config: Path,
+    words: tuple[str, ...],
     trials: int | None,
     parallel: int | None,
     timeout: float | None,
+    metric: str | None,
+    goal: str | None,
     is_new: bool,
     workspace_path: str | None,
 ) -> None:
-    """Run the sweep that CONFIG describes, or go on with it."""
+    """Run the sweep that CONFIG describes, or go on with it. Words change what it says.
+
+    CONFIG may be a script instead, with its space in words: sweep run train.py lr='interval(1e-4, 0.1)' --metric loss
+    """
     from runstone_sweeps.session import Budget, open_sweep
-    from runstone_sweeps.spec import load_spec
 
     has_budget = trials is not None or timeout is not None
-    spec = Budget(trials, parallel, timeout).apply(load_spec(config, has_budget=has_budget))
+    spec = Budget(trials, parallel, timeout).apply(_read(config, words, metric, goal, has_budget=has_budget))
     workspace = ensure_workspace(workspace_path)
     folder, is_resumed = open_sweep(workspace, spec, is_new=is_new)
     console = make_console()
+    for note in spec.notes:
+        console.print(Text(note, style="dim"))
     if is_resumed:
         ended = folder.read().ended
         console.print(Text(f"going on with sweep {folder.id}: {ended} trials have ended (--new begins a new one)"))
@@ -54,15 +65,33 @@ def run_command(
 def resume_command(
     sweep: str, trials: int | None, parallel: int | None, timeout: float | None, workspace_path: str | None
 ) -> None:
-    """Go on with SWEEP (id, begin or end of an id, or name) where it ended."""
+    """Go on with SWEEP (id, begin or end of an id, or name) where it ended, or after a pause."""
+    from runstone_sweeps.requests import is_python
     from runstone_sweeps.session import Budget, stored_spec
 
     workspace = open_workspace(workspace_path)
     folder = find_sweep(workspace, sweep)
+    if folder.is_running:
+        if trials is not None or parallel is not None or timeout is not None:
+            raise RunstoneError(f"sweep {folder.id} is running; `sweep edit` changes its budget")
+        unpause(folder)
+        return
     record = folder.read()
-    if not record.created["config"].keys() & {"script", "command", "function"}:
+    if is_python(record):
         raise RunstoneError(f"sweep {record.name} tries a Python function; run the program that began it again")
     _work(make_console(), workspace, folder, stored_spec(folder, Budget(trials, parallel, timeout)))
+
+
+def _read(config: Path, words: tuple[str, ...], metric: str | None, goal: str | None, *, has_budget: bool) -> SweepSpec:
+    """Return the spec of a config file, or of a script whose space is on the command line."""
+    from runstone_sweeps.spec import config_from_script, is_script, load_spec, parse_spec
+
+    if not is_script(config):
+        if metric is not None or goal is not None:
+            raise click.UsageError("--metric and --goal go with a script; a config names its metric itself")
+        return load_spec(config, overrides=words, has_budget=has_budget)
+    raw = config_from_script(config, words, metric=metric, goal=goal)
+    return parse_spec(raw, folder=config.parent.absolute(), file_name=config.name, has_budget=has_budget)
 
 
 def _work(console: Console, workspace: Workspace, folder: SweepFolder, spec: SweepSpec) -> None:
@@ -111,6 +140,16 @@ def _summarize(console: Console, folder: SweepFolder, spec: SweepSpec, reason: s
             print_line(console, Text(f"stopped; `sweep resume {folder.id}` goes on", style="bold"))
         case "timeout" if record.counts:
             print_line(console, Text(f"time is up; `sweep resume {folder.id} --timeout …` goes on"))
+        case _ if reason in _WORDS:
+            print_line(console, Text(_WORDS[reason]))
+
+
+_WORDS = {
+    "budget": "the budget is spent; with a larger one in the config, `sweep run` goes on",
+    "target": "the target is reached",
+    "converged": "no better result is to be expected",
+    "exhausted": "every point has been tried",
+}
 
 
 def _run_folder(folder: SweepFolder, record: SweepRecord) -> str:
