@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.measure import machine, versions
 
-NAMES = ("import_time", "start_finish", "log_call", "system_metrics", "callbacks", "scale")
+NAMES = ("import_time", "start_finish", "log_call", "system_metrics", "callbacks", "scale", "sweeps")
 
 
 def main() -> None:

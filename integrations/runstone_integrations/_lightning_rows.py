@@ -22,7 +22,7 @@ class Rows:
     compute a metric: under DDP that would be a collective call on one rank.
     """
 
-    def __init__(self, run: Run, every: int | None, clock: StepClock, *, repeats: bool = True) -> None:
+    def __init__(self, run: Run, every: int | None, clock: StepClock, strategy: Any, *, repeats: bool = True) -> None:
         self.run = run
         self.is_new = True
         self.last_step = -1
@@ -31,7 +31,9 @@ class Rows:
         self._repeats = repeats
         self._written: dict[str, Any] = {}
         self._every = every
-        self._rates = _LearningRates()
+        self._steps = _StepMetrics()
+        self._evaluation_steps = _StepMetrics()
+        self._rates = _LearningRates(strategy)
         self._rates_now: dict[str, Any] = {}
         self._batch_step: int | None = None
         self._held: dict[str, Any] = {}
@@ -43,39 +45,51 @@ class Rows:
 
     # --- training steps
 
-    def note_learning_rates(self, trainer: Any) -> None:
-        """Remember the rates that the batch to come trains with."""
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        self._rates_now = self._rates.read(trainer, is_copied=self.is_due(trainer, step))
+    def begin_batch(self, trainer: Any, batch: Any, now: float) -> None:
+        """Write the row of the batch before; remember when this one came and the rates that it trains with."""
+        self.flush(trainer)
+        self._clock.begin_batch(batch, now)
+        self._rates_now = rates = self._rates.read()
+        for name, rate in rates.items():
+            if rate.__class__ is not float and self.is_due(trainer, trainer.fit_loop.epoch_loop._batches_that_stepped):
+                rates[name] = _copied(rate)  # a rate that is a tensor changes in place
 
-    def note_batch(self, trainer: Any, module: Any) -> bool:
-        """Remember that a batch ended; return `False` for one that only accumulates gradients: it is no step."""
+    def end_batch(self, trainer: Any, module: Any) -> None:
+        """Remember that a batch ended. One that only accumulates gradients is no step, and has no row."""
         loop = trainer.fit_loop.epoch_loop
         if trainer.accumulate_grad_batches != 1 and module.automatic_optimization and loop._should_accumulate():
-            self._batch_step = None
-            return False
-        self._batch_step = self.last_step = step = loop._batches_that_stepped
-        # Callbacks that stand before this one log the start of the next batch before this row is read.
-        self._held = _step_values(loop._results, is_from_start=True) if self.is_due(trainer, step) else {}
-        return True
-
-    def flush_batch(self, trainer: Any) -> None:
-        """Write the row of the last batch, if it is due."""
-        step, self._batch_step = self._batch_step, None
-        if step is None:
+            self._clock.end_batch(is_step=False)
             return
-        beside, self.beside = self.beside, {}
+        self._clock.end_batch(is_step=True)
+        self._batch_step = self.last_step = loop._batches_that_stepped
+        # Callbacks that stand before this one log the start of the next batch before this row is read.
+        self._held = self._steps.read_start(loop._results)
+
+    def flush(self, trainer: Any) -> None:
+        """Write what was complete after the hook before: the rows of the last batch and of the last epoch."""
+        if self._batch_step is not None:
+            self._flush_batch(trainer, self._batch_step)
+        if self._epoch is not None:
+            self._flush_epoch(trainer, *self._epoch)
+
+    def _flush_batch(self, trainer: Any, step: int) -> None:
+        """Write the row of the last batch, if it is due."""
+        self._batch_step = None
+        beside = self._rates_now
+        if self.beside:
+            beside, self.beside = {**beside, **self.beside}, {}
         if not self.is_due(trainer, step):
             if not self._seen and self._interval(trainer):  # the first row may never come
                 self._note_tail(trainer, step)
             return
-        values = {**_step_values(trainer.fit_loop.epoch_loop._results), **self._held}
+        values = self._steps.read(trainer.fit_loop.epoch_loop._results)
+        if self._held:
+            values |= self._held
         if not self._repeats:
             values, self._written = self._logged_since(values), values
         self._seen.update(values, self._rates_now)
         times = self._clock.take_row()
-        beside = {**self._rates_now, **beside, **times} if beside or times else self._rates_now
-        self._write(values, step, _axes(trainer), beside)
+        self._write(values, step, _axes(trainer), {**beside, **times} if times else beside)
         self._tail = None
 
     def _logged_since(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +98,7 @@ class Rows:
 
     def is_due(self, trainer: Any, step: int) -> bool:
         """Return whether the metrics of a step are kept."""
-        every = self._interval(trainer)
+        every = trainer.log_every_n_steps if self._every is None else self._every
         return every > 0 and ((step + 1) % every == 0 or trainer.should_stop)
 
     def _interval(self, trainer: Any) -> int:
@@ -101,11 +115,11 @@ class Rows:
         before = dict(trainer._logger_connector._logged_metrics)
         self._epoch = (before, loop._batches_that_stepped - 1, _axes(trainer), self._clock.take_epoch())
 
-    def flush_epoch(self, trainer: Any) -> None:
+    def _flush_epoch(
+        self, trainer: Any, before: Mapping[str, Any], step: int, axes: dict[str, int], times: Mapping[str, float]
+    ) -> None:
         """Write the row of the last epoch."""
-        if self._epoch is None:
-            return
-        (before, step, axes, times), self._epoch = self._epoch, None
+        self._epoch = None
         now = trainer._logger_connector._logged_metrics
         # Lightning puts new tensor objects there, for equal values too.
         values = {name: value for name, value in now.items() if before.get(name) is not value}
@@ -114,9 +128,9 @@ class Rows:
     def flush_all(self, trainer: Any) -> None:
         """Write what is still due when training ends, and the last value of step metrics that never came due."""
         progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        if progress.completed == progress.processed:  # else the last batch failed before a logger would have got it
-            self.flush_batch(trainer)
-        self.flush_epoch(trainer)
+        if progress.completed != progress.processed:  # the last batch failed before a logger would have got it
+            self._batch_step = None
+        self.flush(trainer)
         if self._tail is None or not self._interval(trainer):
             return
         (step, row), self._tail = self._tail, None
@@ -127,7 +141,7 @@ class Rows:
             self.run.set_tags({"lightning.short_run": f"log_every_n_steps never came due; step {step} was kept"})
 
     def _note_tail(self, trainer: Any, step: int) -> None:
-        values = {**_step_values(trainer.fit_loop.epoch_loop._results), **self._held}
+        values = self._steps.read(trainer.fit_loop.epoch_loop._results) | self._held
         self._tail = (step, {**self._rates_now, **values})
 
     # --- validation and test
@@ -135,7 +149,7 @@ class Rows:
     def note_evaluation_batch(self, loop: Any, dataloader_idx: int) -> None:
         """Remember that a batch ended; its step is a count of batches for each loader."""
         results = loop._results
-        held = _step_values(results, results.dataloader_idx, is_from_start=True)
+        held = self._evaluation_steps.read_start(results, results.dataloader_idx)
         step = loop._seen_batches_per_dataloader.get(dataloader_idx, 0)
         self._evaluation_batch = (results, results.dataloader_idx, step, held)
 
@@ -144,7 +158,7 @@ class Rows:
         if self._evaluation_batch is None:
             return
         (results, dataloader_idx, step, held), self._evaluation_batch = self._evaluation_batch, None
-        values = {**_step_values(results, dataloader_idx), **held}
+        values = self._evaluation_steps.read(results, dataloader_idx) | held
         if values:
             self.run.log({prefix + name: number(value) for name, value in values.items()}, step=step)
 
@@ -166,34 +180,62 @@ class Rows:
     def _write(
         self, values: Mapping[str, Any], step: int, axes: Mapping[str, int], beside: Mapping[str, Any] | None = None
     ) -> None:
-        row: dict[str, Any] = {}
+        row = dict(beside) if beside else {}
         if values:
-            row = {**axes, **{name: number(value) for name, value in values.items()}}
+            row.update(axes)
+            for name, value in values.items():
+                row[name] = number(value)
             if "step" in row:  # as in Lightning, a metric of this name replaces the step, and then there is no epoch
                 step = int(row.pop("step"))
                 if "epoch" not in values:
                     del row["epoch"]
-        for name, value in (beside or {}).items():
-            if name not in row:
-                row[name] = value if value.__class__ is float else number(value)
         if row:
             self.run.log(row, step=step)
 
 
-def _step_values(results: Any, dataloader_idx: int | None = None, *, is_from_start: bool = False) -> dict[str, Any]:
-    """Return what was logged with `on_step` as tensors: nothing is computed, copied or moved.
+class _StepMetrics:
+    """What was logged with `on_step`, as tensors under the names that loggers get: nothing is computed or moved.
 
-    With `is_from_start`, only what the hooks at the start of a batch logged.
+    Lightning keeps one result a metric for as long as the loop lives, so names are made only when there is another.
     """
+
+    def __init__(self) -> None:
+        self._results: Any = None
+        self._count = 0
+        self._dataloader_idx: int | None = None
+        self._named: list[tuple[str, dict[str, Any]]] = []
+        self._named_at_start: list[tuple[str, dict[str, Any]]] = []
+
+    def read(self, results: Any, dataloader_idx: int | None = None) -> dict[str, Any]:
+        """Return the last value of each metric that was logged since the results were emptied."""
+        if results is not self._results or len(results) != self._count or dataloader_idx != self._dataloader_idx:
+            self._learn(results, dataloader_idx)
+        return _last_values(self._named)
+
+    def read_start(self, results: Any, dataloader_idx: int | None = None) -> dict[str, Any]:
+        """Return only what the hooks at the start of a batch logged."""
+        if results is not self._results or len(results) != self._count or dataloader_idx != self._dataloader_idx:
+            self._learn(results, dataloader_idx)
+        return _last_values(self._named_at_start) if self._named_at_start else {}
+
+    def _learn(self, results: Any, dataloader_idx: int | None) -> None:
+        self._results, self._count, self._dataloader_idx = results, len(results), dataloader_idx
+        self._named, self._named_at_start = [], []
+        for result in results.values():
+            meta = result.meta
+            if meta.on_step and meta.logger and meta.dataloader_idx == dataloader_idx:
+                named = meta.forked_name(True) + _loader_suffix(meta), vars(result)
+                self._named.append(named)
+                if meta.fx.partition(".")[0].endswith("_batch_start"):
+                    self._named_at_start.append(named)
+
+
+def _last_values(named: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    # Of a result's attributes: it is a torch module, which makes asking it for one of them slow.
     return {
-        result.meta.forked_name(True) + _loader_suffix(result.meta): result._forward_cache
-        for result in results.values()
-        if result.meta.on_step
-        and result.meta.logger
-        and not result.has_reset
-        and result.meta.dataloader_idx == dataloader_idx
-        and result._forward_cache is not None
-        and (not is_from_start or result.meta.fx.partition(".")[0].endswith("_batch_start"))
+        name: value
+        for name, result in named
+        if not result["has_reset"] and (value := result["_forward_cache"]) is not None
     }
 
 
@@ -203,7 +245,8 @@ def _loader_suffix(meta: Any) -> str:
 
 
 def _axes(trainer: Any) -> dict[str, int]:
-    return {"epoch": trainer.current_epoch, "trainer/global_step": trainer.global_step}
+    loop = trainer.fit_loop  # as `trainer.current_epoch` and `trainer.global_step`, by fewer steps
+    return {"epoch": loop.epoch_progress.current.completed, "trainer/global_step": loop.epoch_loop.global_step}
 
 
 def number(value: Any, *, is_waiting: bool = False) -> Any:
@@ -211,34 +254,42 @@ def number(value: Any, *, is_waiting: bool = False) -> Any:
 
     With `is_waiting` that one is waited for: only where no step of the training can be held up.
     """
-    if hasattr(value, "item") and (is_waiting or not getattr(value, "is_cuda", False)):
-        return value.item()
-    return value
+    if value.__class__ is float:
+        return value
+    try:
+        return value if value.is_cuda and not is_waiting else value.item()
+    except AttributeError:  # no tensor
+        return value.item() if hasattr(value, "item") else value
 
 
 class _LearningRates:
     """Learning rate of every param group of every optimizer, under the names of Lightning's `LearningRateMonitor`."""
 
-    def __init__(self) -> None:
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy  # which holds what the properties of the trainer give
         self._optimizers: list[Any] = []
-        self._sizes: list[int] = []
+        self._known: list[tuple[Any, list[Any], int]] = []  # optimizers, with their groups as they were
         self._groups: list[tuple[str, dict[str, Any]]] = []
 
-    def read(self, trainer: Any, *, is_copied: bool) -> dict[str, Any]:
-        """Return the rates as they are now. Rates that are tensors change in place: `is_copied` keeps their value."""
-        optimizers = trainer.optimizers
-        if optimizers is not self._optimizers or self._sizes != [len(each.param_groups) for each in optimizers]:
-            self._optimizers = optimizers
-            self._sizes = [len(each.param_groups) for each in optimizers]
-            self._groups = list(self._named_groups(trainer))
-        if is_copied:
-            return {name: _copied(group["lr"]) for name, group in self._groups if "lr" in group}
-        return {name: group["lr"] for name, group in self._groups if "lr" in group}
+    def read(self) -> dict[str, Any]:
+        """Return the rates as they are now."""
+        if self._strategy.optimizers is not self._optimizers:
+            self._learn()
+        for optimizer, groups, size in self._known:
+            if optimizer.param_groups is not groups or len(groups) != size:
+                self._learn()
+                break
+        return {name: group["lr"] for name, group in self._groups}
 
-    def _named_groups(self, trainer: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        named = [(config.scheduler.optimizer, config.name) for config in trainer.lr_scheduler_configs]
+    def _learn(self) -> None:
+        self._optimizers = self._strategy.optimizers
+        self._known = [(each, each.param_groups, len(each.param_groups)) for each in self._optimizers]
+        self._groups = [(name, group) for name, group in self._named_groups() if "lr" in group]
+
+    def _named_groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        named = [(config.scheduler.optimizer, config.name) for config in self._strategy.lr_scheduler_configs]
         # DeepSpeed and others wrap the optimizer.
-        named += [(getattr(optimizer, "optimizer", optimizer), None) for optimizer in trainer.optimizers]
+        named += [(getattr(optimizer, "optimizer", optimizer), None) for optimizer in self._optimizers]
         done: set[int] = set()
         used: dict[str, int] = {}
         for optimizer, given in named:

@@ -25,8 +25,10 @@ class StepClock:
 
     def __init__(self, *, world_size: int, count_tokens: Callable[[Any], int] | None, device: Any) -> None:
         self._world_size = world_size
-        self._count_tokens = count_tokens or self._tokens_of
-        self._is_mapping: dict[type, bool] = {}  # by type of batch: to ask an abstract class costs more
+        self._count_tokens = count_tokens or _tokens_of
+        self._always_has_tokens = count_tokens is not None
+        self._batch_type: type | None = None  # of the last batch
+        self._has_tokens = False
         self._device = device if getattr(device, "type", None) == "cuda" else None
         self._mark = self._epoch_start = time.perf_counter()
         self._row_at = 0.0
@@ -48,8 +50,12 @@ class StepClock:
         """Note that a batch has come, at `now` on `time.perf_counter`."""
         self._data_s += now - self._mark
         self._mark = now
+        if batch.__class__ is not self._batch_type:
+            self._batch_type = batch.__class__
+            self._has_tokens = self._always_has_tokens or isinstance(batch, Mapping)
         self._samples += _size_of(batch, _DEPTH) or 0
-        self._tokens += self._count_tokens(batch)
+        if self._has_tokens:
+            self._tokens += self._count_tokens(batch)
 
     def end_batch(self, *, is_step: bool) -> None:
         """Note that a batch is done; `is_step` is false where it has only accumulated gradients."""
@@ -92,12 +98,10 @@ class StepClock:
             "trainer/gpu_reserved_bytes": float(stats["reserved_bytes"]["all"]["current"]),
         }
 
-    def _tokens_of(self, batch: Any) -> int:
-        is_mapping = self._is_mapping.get(type(batch))
-        if is_mapping is None:
-            is_mapping = self._is_mapping[type(batch)] = isinstance(batch, Mapping)
-        count = getattr(batch.get("input_ids"), "numel", None) if is_mapping else None
-        return int(count()) if count is not None else 0
+
+def _tokens_of(batch: Mapping[Any, Any]) -> int:
+    count = getattr(batch.get("input_ids"), "numel", None)
+    return int(count()) if count is not None else 0
 
 
 def _size_of(batch: Any, depth: int) -> int | None:

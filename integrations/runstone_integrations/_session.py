@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, cast
 
 import runstone
-from runstone_integrations._shared import clean_params, open_own_run, run_of_user
+from runstone_integrations._shared import clean_params, open_own_run, run_of_user, warn_once
 
 
 class RunOptions(TypedDict, total=False):
@@ -239,15 +237,7 @@ class Session:
         """Warn once of each kind of error, or raise where the user wants that: the one place that decides."""
         if "raise" in (self._options.get("on_error"), self.run.on_error if self.run is not None else None):
             raise error
-        kind = type(error).__name__
-        if kind in self._warned:
-            return
-        self._warned.add(kind)
-        message = f"training goes on, but not everything is recorded: {kind}: {error}"
-        try:
-            warnings.warn(message, runstone.TrackingWarning, stacklevel=4)
-        except runstone.TrackingWarning:  # a filter turns warnings into errors, and would stop the training
-            print(f"runstone: {message}", file=sys.stderr)
+        warn_once(error, self._warned)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs: small, and nothing that is bound to this process."""

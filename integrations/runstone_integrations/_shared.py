@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
@@ -169,6 +171,22 @@ def _short_repr(value: Any) -> str:
     except Exception as error:  # foreign code in a repr may raise anything
         return f"(its repr raises {type(error).__name__})"
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
+def warn(message: str, *, stacklevel: int = 4) -> None:
+    """Warn of something that is not recorded. Where a filter makes errors of warnings, print: it stops no training."""
+    try:
+        warnings.warn(message, runstone.TrackingWarning, stacklevel=stacklevel + 1)
+    except runstone.TrackingWarning:
+        print(f"runstone: {message}", file=sys.stderr)
+
+
+def warn_once(error: Exception, warned: set[str]) -> None:
+    """Warn of an error of the tracker, once of each kind; `warned` has the kinds before it."""
+    kind = type(error).__name__
+    if kind not in warned:
+        warned.add(kind)
+        warn(f"training goes on, but not everything is recorded: {kind}: {error}", stacklevel=5)
 
 
 # Runs that callbacks opened by themselves. Process-wide, as the run that is open is.

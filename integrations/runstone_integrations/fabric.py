@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import functools
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec
 
-import runstone
 from runstone_integrations._lightning_model import layer_table
-from runstone_integrations._shared import clean_params, open_own_run, run_of_user
+from runstone_integrations._shared import clean_params, open_own_run, run_of_user, warn
 
 if TYPE_CHECKING:
     from runstone import Run, Workspace
@@ -175,8 +173,7 @@ class RunstoneLogger:
         kind = f"{method} {type(error).__name__}"
         if kind not in self._reported:
             self._reported.add(kind)
-            message = f"training goes on, but {method} could not be recorded: {type(error).__name__}: {error}"
-            warnings.warn(message, runstone.TrackingWarning, stacklevel=4)
+            warn(f"training goes on, but {method} could not be recorded: {type(error).__name__}: {error}")
 
 
 def _rank() -> int:

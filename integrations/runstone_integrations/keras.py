@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +17,7 @@ from runstone_integrations._keras_model import describe_model, is_on_jax, iterat
 from runstone_integrations._keras_resume import earlier_fits, last_step, next_step
 from runstone_integrations._keras_values import is_on_gpu, scalar
 from runstone_integrations._pytorch_ranks import Ranks, rank_and_size
-from runstone_integrations._shared import open_own_run, run_of_user
+from runstone_integrations._shared import open_own_run, run_of_user, warn_once
 from runstone_integrations._step_axis import StepAxis, whole_number
 
 __all__ = ["TrackingCallback"]
@@ -508,15 +506,7 @@ class TrackingCallback(QuietHooks):
         """Warn once of each kind of error, or raise where the user wants that: the one place that decides."""
         if (self._on_error or (self._run.on_error if self._run else None)) == "raise":
             raise error
-        kind = type(error).__name__
-        if kind in self._warned:
-            return
-        self._warned.add(kind)
-        message = f"training goes on, but not everything is recorded: {kind}: {error}"
-        try:
-            warnings.warn(message, runstone.TrackingWarning, stacklevel=4)
-        except runstone.TrackingWarning:  # a filter turns warnings into errors, and would stop the training
-            print(f"runstone: {message}", file=sys.stderr)
+        warn_once(error, self._warned)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the model behind; a copy of an open callback writes to the same run and does not end it."""

@@ -12,7 +12,6 @@ import multiprocessing
 import multiprocessing.util
 import sys
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ from runstone_integrations._lightning_ranks import Ranks
 from runstone_integrations._lightning_rows import Rows
 from runstone_integrations._lightning_run import RunChoice
 from runstone_integrations._lightning_timing import StepClock
-from runstone_integrations._shared import clean_params
+from runstone_integrations._shared import clean_params, warn
 
 if TYPE_CHECKING:
     from runstone import Run, Workspace
@@ -259,7 +258,7 @@ class TrackingCallback:
             facts |= facts_of_optimizers(trainer)
         self._rows.run.log_params({"lightning": clean_params(facts)})
         if self._gradient_detail is not None and is_sharded(trainer):
-            self._warn(f"log_gradients is left out: {type(trainer.strategy).__name__} leaves no rank whole gradients")
+            warn(f"log_gradients is left out: {type(trainer.strategy).__name__} leaves no rank whole gradients")
         elif self._gradient_detail is not None:
             self._gradients = Gradients(self._gradient_detail, self._log_histogram)
         if self._has_graph:
@@ -277,7 +276,7 @@ class TrackingCallback:
         _record_end(run, why_training_ended(trainer, run.stop_reason, self._last_step))
         run.log_params({"lightning": clean_params(facts_of_callbacks(trainer))})
         if self._has_model and is_sharded(trainer):
-            self._warn(f"log_model is left out: {type(trainer.strategy).__name__} leaves no rank whole weights")
+            warn(f"log_model is left out: {type(trainer.strategy).__name__} leaves no rank whole weights")
         elif self._has_model:
             weights = trainer.strategy.lightning_module_state_dict()
             store_weights(run, module, weights, step=self._last_step, epoch=trainer.current_epoch)
@@ -400,7 +399,7 @@ class TrackingCallback:
         self._trainer = weakref.ref(trainer)
         device = getattr(trainer.strategy, "root_device", None)
         self._clock = StepClock(world_size=trainer.world_size, count_tokens=self._count_tokens, device=device)
-        self._rows = Rows(run, self._log_every_n_steps, self._clock, repeats=self._repeats)
+        self._rows = Rows(run, self._log_every_n_steps, self._clock, trainer.strategy, repeats=self._repeats)
         if stage == "fit" and self._checkpoint_policy != "none":
             self._files = CheckpointArtifacts(run, self._checkpoint_policy, self._monitor)
         self._is_rewind_due = is_resuming and run.is_resumed
@@ -443,13 +442,7 @@ class TrackingCallback:
         kind = (hook, type(error).__name__)
         if kind not in self._reported:
             self._reported.add(kind)
-            self._warn(f"training goes on, but {hook} could not be recorded: {type(error).__name__}: {error}")
-
-    def _warn(self, message: str) -> None:
-        try:
-            warnings.warn(message, runstone.TrackingWarning, stacklevel=4)
-        except runstone.TrackingWarning:  # where warnings are errors, they still stop no training
-            print(f"runstone: {message}", file=sys.stderr)
+            warn(f"training goes on, but {hook} could not be recorded: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------ hyperparameters
 
@@ -468,17 +461,19 @@ class TrackingCallback:
             self._catch_up(trainer, self._rows)
             self._clock.begin_epoch()
 
-    @_hook
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Record the batch before; note the learning rates that this one trains with."""
-        now, rows, clock = time.perf_counter(), self._rows, self._clock
-        if rows is None or clock is None:
+        now, rows, files = time.perf_counter(), self._rows, self._files
+        if rows is None:
             return
-        self._catch_up(trainer, rows)
-        clock.begin_batch(batch, now)
-        if self._is_rewind_due or rows.is_new:
-            self._begin_steps(trainer, rows)
-        rows.note_learning_rates(trainer)
+        try:  # as `_hook` does, which takes a while: this comes with each batch
+            rows.begin_batch(trainer, batch, now)
+            if files is not None and files.is_due:
+                files.scan(trainer)
+            if rows.is_new:
+                self._begin_steps(trainer, rows)
+        except Exception as error:
+            self._report("on_train_batch_start", error)
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
         """Measure the gradients of a step that is kept."""
@@ -499,25 +494,23 @@ class TrackingCallback:
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note a finished step, and stop if the run was asked to."""
-        self._note_batch(trainer, module)
-        if self._ranks.have_met:
+        rows, ranks = self._rows, self._ranks
+        if rows is not None:
+            try:  # as in on_train_batch_start
+                rows.end_batch(trainer, module)
+                self._last_step = rows.last_step
+                if self._shapes is not None:
+                    shapes, self._shapes = self._shapes.take(), None
+                    rows.run.log_text("model/layers", layer_table(module, shapes), step=max(rows.last_step, 0))
+                if rows.run.should_stop and not ranks.have_met:
+                    trainer.should_stop = True
+            except Exception as error:
+                self._report("on_train_batch_end", error)
+        if ranks.have_met:
             loop = trainer.fit_loop.epoch_loop
             every = self._log_every_n_steps if self._log_every_n_steps is not None else trainer.log_every_n_steps
             if every and (loop._batches_that_stepped + 1) % every == 0 and not loop._should_accumulate():
                 self._agree_on_stop(trainer)
-
-    @_hook
-    def _note_batch(self, trainer: Any, module: Any) -> None:
-        rows, clock = self._rows, self._clock
-        if rows is None or clock is None:
-            return
-        clock.end_batch(is_step=rows.note_batch(trainer, module))
-        self._last_step = rows.last_step
-        if self._shapes is not None:
-            shapes, self._shapes = self._shapes.take(), None
-            rows.run.log_text("model/layers", layer_table(module, shapes), step=max(rows.last_step, 0))
-        if rows.run.should_stop and not self._ranks.have_met:
-            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Record the last batch; what the epoch logged is complete at the next hook."""
@@ -546,8 +539,7 @@ class TrackingCallback:
 
     def _catch_up(self, trainer: Any, rows: Rows) -> None:
         """Record what the hook before could not see: rows that were complete after it, and files written after it."""
-        rows.flush_batch(trainer)
-        rows.flush_epoch(trainer)
+        rows.flush(trainer)
         if self._files is not None and self._files.is_due:
             self._files.scan(trainer)
 
@@ -558,7 +550,7 @@ class TrackingCallback:
             self._is_rewind_due = False
             rows.run.rewind(step)
         elif rows.is_new and step <= self._last_step:
-            self._warn(f"steps start again at {step} in run {rows.run.name}, which has steps up to {self._last_step}")
+            warn(f"steps start again at {step} in run {rows.run.name}, which has steps up to {self._last_step}")
         rows.is_new = False
 
     @_hook

@@ -46,7 +46,9 @@ def start_run(
     """Start a run, or go on with one.
 
     Under `sweep run` the first call of a trial's process joins the run of that trial: the sweep has named it, and its
-    `project`, `name`, `group` and `workspace` stand.
+    `project`, `name`, `group` and `workspace` stand. Under `runstone run` the first call joins the run of the command:
+    `name` is taken where the command line gives none; `project`, `group` and `workspace` are those of the command line,
+    and a warning tells of others given here.
 
     Args:
         project: Group of runs that it belongs to; default `RUNSTONE_PROJECT`, else `default`.
@@ -91,8 +93,13 @@ def start_run(
     _check_names(project, name, group, run_id, parent)
     interval_s = _interval_of(system_metrics)
     launched = _claim_launched() if run_id is None else None
+    asked_for: dict[str, Any] = {}
     if launched is not None:
-        run_id, resume, project, name, group, workspace = launched, None, None, None, None, None
+        if settings.read("RUNSTONE_TRIAL") is not None:
+            project = name = group = None
+        else:
+            asked_for = {"project": project, "group": group, "workspace": workspace}
+        run_id, resume, workspace = launched, None, None
     facts = {
         "project": settings.read("RUNSTONE_PROJECT") or "default" if project is None else project,
         "name": name,
@@ -100,6 +107,7 @@ def start_run(
         "notes": str(notes) if notes is not None else None,
         "parent": parent,
         "resumed": False,
+        "is_launched": launched is not None,
         "started_at": time.time(),
     }
     _check_names(facts["project"], None, facts["group"], run_id, None)  # the environment's words too
@@ -113,6 +121,7 @@ def start_run(
             raise
         warn(f"the run cannot be recorded: {type(error).__name__}: {error}; training goes on without a record")
         return _silent_run(facts, on_error)
+    _tell_what_stands(run, asked_for)
     if params:
         run.log_params(params)
     if tags:
@@ -137,6 +146,19 @@ def _interval_of(system_metrics: bool | float) -> float | None:
     from runstone.capture.metrics import interval_of  # only where wanted
 
     return interval_of(system_metrics)
+
+
+def _tell_what_stands(run: Run, asked_for: Mapping[str, Any]) -> None:
+    """Warn of what a script asks for and cannot have: the run lies where the command that launched it has put it."""
+    for what, given in asked_for.items():
+        has = getattr(run, what)
+        if isinstance(has, Workspace):
+            has, given = str(has.path), given and str(Path(getattr(given, "path", given)).resolve())
+        if given is not None and given != has:
+            warn(
+                f"{what} {given!r} of start_run is left out: the run {run.name} was launched with {what} {has!r}; "
+                f"say it where the run is launched: `runstone run --{what} …`"
+            )
 
 
 def trial_params() -> dict[str, JSON]:
@@ -209,7 +231,8 @@ def _join_run(home: Workspace, folder: Path, facts: dict[str, Any], on_error: On
     attempt = prepare_to_join(folder, journal)
     log = RunLog(folder, attempt=attempt, rank=settings.rank(), backend=backend, created=created)
     run = Run(home, log, facts=facts, on_error=on_error)
-    if given_name and given_name != run.name:
+    is_named_already = facts["is_launched"] and run.name != new_run_name(run.id)  # by what has launched it
+    if given_name and given_name != run.name and not is_named_already:
         run.set_name(given_name)
     if given_notes and given_notes != journal.notes:
         run.set_notes(given_notes)

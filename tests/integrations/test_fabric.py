@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,19 @@ def test_what_cannot_be_recorded_warns_once_and_stops_nothing(tmp_path: Path) ->
     with pytest.warns(runstone.TrackingWarning) as caught:
         list(map(fabric.log, ["loss"] * 3, [1.0] * 3))
     assert len(caught) == 1
+
+
+def test_what_the_logger_itself_cannot_record_warns_once_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = RunstoneLogger(workspace=tmp_path / "ws", on_error="warn")
+    with warnings.catch_warnings():  # errors of warnings are none of the training's
+        warnings.simplefilter("error")
+        for _ in range(3):
+            logger.log_hyperparams(5)
+    told = capsys.readouterr().err
+    assert told.count("training goes on, but log_hyperparams could not be recorded: TypeError") == 1
+    logger.finalize("success")
 
 
 def test_D4_a_copy_in_another_process_writes_to_the_same_run(logger: RunstoneLogger, tmp_path: Path) -> None:

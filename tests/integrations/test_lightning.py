@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 import runstone
 from runstone import Status
 from runstone_integrations.lightning import TrackingCallback
+from tests.integrations.lightning_parts import At
 
 pytestmark = [
     pytest.mark.heavy,
@@ -82,17 +83,6 @@ class Model(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = [{"params": [self.layer.weight]}, {"params": [self.layer.bias], "lr": self.lr * 10}]
         return torch.optim.SGD(groups, lr=self.lr, momentum=0.9)
-
-
-class At(Callback):
-    """Does something at the end of one training batch."""
-
-    def __init__(self, batch: int, act: Any) -> None:
-        self.batch, self.act = batch, act
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            self.act(trainer)
 
 
 def _raise(error: BaseException) -> Any:

@@ -16,12 +16,13 @@ pytest.importorskip("torch")
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, Timer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import runstone
 from runstone_integrations.lightning import TrackingCallback
+from tests.integrations.lightning_parts import At
 
 pytestmark = [
     pytest.mark.heavy,
@@ -92,17 +93,6 @@ class Batches:
             time.sleep(self.pause_s)
             rows = torch.linspace(0, 1, 16).reshape(4, 4) + number
             yield {"x": rows, "input_ids": torch.zeros(4, 7, dtype=torch.int64)}
-
-
-class At(Callback):
-    """Does something at the end of one training batch."""
-
-    def __init__(self, batch: int, act: Any) -> None:
-        self.batch, self.act = batch, act
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            self.act(trainer)
 
 
 def _fail(_: Any) -> None:

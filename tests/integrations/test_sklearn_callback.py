@@ -19,31 +19,21 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes the search below importable
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score, train_test_split
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import runstone
 from runstone_integrations.sklearn import TrackingCallback, track
+from tests.integrations.reading import last
 
 if not hasattr(LogisticRegression, "set_callbacks"):
     pytest.skip("this scikit-learn has no callbacks", allow_module_level=True)
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)  # the snapshot of each run would read the changes of this repository
-
-
-@pytest.fixture(scope="module")
-def iris() -> tuple[Any, ...]:
-    return tuple(train_test_split(*load_iris(return_X_y=True), random_state=0))
-
-
-def last(run: runstone.RunInfo, name: str) -> float:
-    return run.metrics[name].last
+pytestmark = [
+    pytest.mark.usefixtures("elsewhere"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 def live(run: runstone.RunInfo) -> set[str]:

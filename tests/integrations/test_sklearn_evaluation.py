@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sk_metrics
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_diabetes
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
-from sklearn.model_selection import train_test_split
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
@@ -28,33 +25,9 @@ from sklearn.tree import DecisionTreeClassifier
 import runstone
 from runstone_integrations._sklearn_evaluation import MAX_CELLS, MAX_CURVES, MAX_POINTS, evaluation_tables
 from runstone_integrations.sklearn import track
+from tests.integrations.reading import last, table
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)  # the snapshot of each run would read the changes of this repository
-
-
-@pytest.fixture(scope="module")
-def iris() -> tuple[Any, ...]:
-    return tuple(train_test_split(*load_iris(return_X_y=True), random_state=0))
-
-
-def table(run: runstone.RunInfo, name: str, *, step: int = 0) -> list[dict[str, Any]]:
-    """Return the rows of a table."""
-    (record,) = [record for record in run.records(name) if record.step == step]
-    assert record.path is not None
-    rows: list[dict[str, Any]] = pq.read_table(record.path).to_pylist()
-    return rows
-
-
-def last(run: runstone.RunInfo, name: str) -> float:
-    return run.metrics[name].last
-
-
-@pytest.fixture(scope="module")
-def cancer() -> tuple[Any, ...]:
-    return tuple(train_test_split(*load_breast_cancer(return_X_y=True), random_state=0))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def test_confusion_matrix_equals_that_of_sklearn_weights_included(iris: tuple[Any, ...]) -> None:

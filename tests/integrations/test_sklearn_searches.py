@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import sklearn
-from sklearn.datasets import load_iris
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes the searches below importable
 from sklearn.model_selection import (
@@ -19,7 +16,6 @@ from sklearn.model_selection import (
     HalvingGridSearchCV,
     RandomizedSearchCV,
     cross_validate,
-    train_test_split,
 )
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
@@ -28,28 +24,9 @@ from sklearn.svm import SVC
 
 import runstone
 from runstone_integrations.sklearn import track
+from tests.integrations.reading import last, table
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)  # the snapshot of each run would read the changes of this repository
-
-
-@pytest.fixture(scope="module")
-def iris() -> tuple[Any, ...]:
-    return tuple(train_test_split(*load_iris(return_X_y=True), random_state=0))
-
-
-def table(run: runstone.RunInfo, name: str, *, step: int = 0) -> list[dict[str, Any]]:
-    """Return the rows of a table."""
-    (record,) = [record for record in run.records(name) if record.step == step]
-    assert record.path is not None
-    rows: list[dict[str, Any]] = pq.read_table(record.path).to_pylist()
-    return rows
-
-
-def last(run: runstone.RunInfo, name: str) -> float:
-    return run.metrics[name].last
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

@@ -15,14 +15,13 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import sklearn
 from sklearn import metrics as sk_metrics
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -32,7 +31,6 @@ from sklearn.model_selection import (
     GridSearchCV,
     cross_val_score,
     cross_validate,
-    train_test_split,
 )
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -44,21 +42,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 import runstone
 from runstone_integrations.sklearn import TrackedScorer, track
+from tests.integrations.reading import last, table
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)  # the snapshot of each run would read the changes of this repository
-
-
-@pytest.fixture(scope="module")
-def iris() -> tuple[Any, ...]:
-    return tuple(train_test_split(*load_iris(return_X_y=True), random_state=0))
-
-
-@pytest.fixture(scope="module")
-def cancer() -> tuple[Any, ...]:
-    return tuple(train_test_split(*load_breast_cancer(return_X_y=True), random_state=0))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def content(run: runstone.RunInfo, name: str) -> bytes:
@@ -66,18 +52,6 @@ def content(run: runstone.RunInfo, name: str) -> bytes:
     (artifact,) = [artifact for artifact in run.artifacts if artifact.name == name]
     (file,) = artifact.files
     return (run.path.parents[2] / "blobs" / file.hash[:2] / file.hash).read_bytes()
-
-
-def table(run: runstone.RunInfo, name: str, *, step: int = 0) -> list[dict[str, Any]]:
-    """Return the rows of a table."""
-    (record,) = [record for record in run.records(name) if record.step == step]
-    assert record.path is not None
-    rows: list[dict[str, Any]] = pq.read_table(record.path).to_pylist()
-    return rows
-
-
-def last(run: runstone.RunInfo, name: str) -> float:
-    return run.metrics[name].last
 
 
 # --- what is recorded ----------------------------------------------------------------------------------------------

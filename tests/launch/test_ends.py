@@ -323,6 +323,42 @@ def test_a_script_of_runstone_records_into_the_very_run(script: Script, launched
     assert second.name != "first"
 
 
+def test_what_a_script_says_of_its_run_is_taken(script: Script, launched: Callable[..., object]) -> None:
+    name = script(
+        """
+        import runstone
+        with runstone.start_run(name="mine", tags={"a": "script"}, notes="why", params={"lr": 1}) as run:
+            print(run.name)
+        """
+    )
+    done = launched("-p", "digits", "-t", "b=line", name)
+    assert (done.code, done.out, done.err) == (0, b"mine\n", b"")
+    assert (done.run.project, done.run.name, done.run.notes) == ("digits", "mine", "why")
+    assert (done.run.tags, done.run.params) == ({"a": "script", "b": "line"}, {"lr": 1})
+
+
+def test_what_a_script_cannot_choose_any_more_is_said_once(
+    script: Script, launched: Callable[..., object], tmp_path: Path
+) -> None:
+    name = script(
+        """
+        import runstone
+        for n in range(2):
+            with runstone.start_run(project="other", group="mine", workspace="elsewhere", name="mine") as run:
+                run.log({"n": n})
+        """
+    )
+    done = launched("-p", "digits", "-n", "first", name)
+    words = done.err.decode()
+    assert done.code == 0, words
+    assert (done.run.project, done.run.name, done.run.group) == ("digits", "first", None)
+    for told in ("project 'other'", "group 'mine'", f"workspace '{tmp_path / 'elsewhere'}'"):
+        assert words.count(f"{told} of start_run is left out") == 1, words
+    assert "`runstone run --project …`" in words
+    second = Workspace(tmp_path / "elsewhere").run("mine")  # the second run of the process is the script's own
+    assert (second.project, second.group) == ("other", "mine")
+
+
 def test_a_script_that_joined_and_was_killed_failed(script: Script, launched: Callable[..., object]) -> None:
     name = script("import os, runstone\nrun = runstone.start_run()\nrun.log({'x': 1})\nos.kill(os.getpid(), 9)")
     done = launched(name)
