@@ -270,21 +270,39 @@ class _LearningRates:
         self._optimizers: list[Any] = []
         self._known: list[tuple[Any, list[Any], int]] = []  # optimizers, with their groups as they were
         self._groups: list[tuple[str, dict[str, Any]]] = []
+        self._momenta: list[tuple[str, dict[str, Any]]] = []
+        self._last_momenta: list[Any] = []
 
     def read(self) -> dict[str, Any]:
-        """Return the rates as they are now."""
+        """Return the rates as they are now, and each momentum that is another than at the row before.
+
+        Most never change, and the params say what they are.
+        """
         if self._strategy.optimizers is not self._optimizers:
             self._learn()
         for optimizer, groups, size in self._known:
             if optimizer.param_groups is not groups or len(groups) != size:
                 self._learn()
                 break
-        return {name: group["lr"] for name, group in self._groups}
+        rates = {name: group["lr"] for name, group in self._groups}
+        if self._momenta:
+            momenta = [_momentum_of(group) for _, group in self._momenta]
+            if momenta != self._last_momenta:
+                for (name, _), now, last in zip(self._momenta, momenta, self._last_momenta, strict=True):
+                    if now != last:
+                        rates[f"{name}-momentum"] = now
+                self._last_momenta = momenta
+        return rates
 
     def _learn(self) -> None:
         self._optimizers = self._strategy.optimizers
         self._known = [(each, each.param_groups, len(each.param_groups)) for each in self._optimizers]
         self._groups = [(name, group) for name, group in self._named_groups() if "lr" in group]
+        self._momenta = [(name, group) for name, group in self._groups if _momentum_of(group)]
+        # A scheduler that cycles it has set it before the first row.
+        schedulers = [config.scheduler for config in self._strategy.lr_scheduler_configs]
+        is_cycled = any(getattr(scheduler, "cycle_momentum", False) for scheduler in schedulers)
+        self._last_momenta = [None if is_cycled else _momentum_of(group) for _, group in self._momenta]
 
     def _named_groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
         named = [(config.scheduler.optimizer, config.name) for config in self._strategy.lr_scheduler_configs]
@@ -307,6 +325,12 @@ class _LearningRates:
             for group, label in zip(groups, labels, strict=True):
                 is_alone = len(groups) == 1 and not group.get("name")
                 yield (name if is_alone else f"{name}/{label}"), group
+
+
+def _momentum_of(group: dict[str, Any]) -> Any:
+    """Return the momentum of a group of params: Adam and its like have it as the first of their betas."""
+    betas = group.get("betas")
+    return betas[0] if betas else group.get("momentum")
 
 
 def _copied(rate: Any) -> Any:

@@ -224,6 +224,30 @@ def test_A6_learning_rates_are_there_without_a_logger_for_every_optimizer_and_gr
     assert rates == {"mine": 0.4, "lr-Adam": 0.3, "lr-SGD/head": 0.1, "lr-SGD/pg2": 0.1, "lr-SGD-1": 0.2}
 
 
+@pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.Adam])
+def test_A6_a_momentum_that_is_cycled_is_recorded_with_the_rate(
+    tracking: Any, trainer: Any, optimizer_type: Any
+) -> None:
+    seen: list[float] = []
+
+    class Cycled(Model):
+        def configure_optimizers(self) -> Any:
+            options = {"momentum": 0.9} if optimizer_type is torch.optim.SGD else {}
+            self.optimizer = optimizer_type(self.parameters(), lr=0.1, **options)
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 0.4, total_steps=30)
+            return [self.optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            group = self.optimizer.param_groups[0]
+            seen.append(group["betas"][0] if "betas" in group else group["momentum"])
+
+    callback = tracking()
+    trainer(callback, max_epochs=1).fit(Cycled())
+    series = _info(callback).series(f"lr-{optimizer_type.__name__}-momentum")
+    assert len(set(seen)) > 3
+    assert list(series.value) == seen
+
+
 # --- facts B
 
 

@@ -66,6 +66,7 @@ class MappedPoints:
         # Names whose floats are stored at once: all, until there is a value on a GPU; then a dict of its own, without
         # those that ever had one.
         self.float_ids = self._beside.keys.ids[fmt.TYPE_FLOAT]
+        self._int_ids = self._beside.keys.ids[fmt.TYPE_INT]
         self._pending = Pending(self._count_dropped, wake, self._lock)
         self._spare: _Segment | None = None
         self._retired: list[_Segment] = []
@@ -87,6 +88,8 @@ class MappedPoints:
         current = self.current
         memory, next_slot, end, salt = current
         ids = self.float_ids
+        int_ids = self._int_ids
+        waiting = self._pending.waiting
         items = iter(metrics.items())
         try:
             for name, value in items:
@@ -103,6 +106,14 @@ class MappedPoints:
                             offset = next_slot()
                         _PACK_FLOAT(memory, offset, step, wall, value, key, salt)
                         continue
+                elif value.__class__ is int and name in int_ids and value in INT64 and name not in waiting:
+                    offset = next_slot()
+                    while offset >= end:
+                        current = self._roll(current)
+                        memory, next_slot, end, salt = current
+                        offset = next_slot()
+                    _PACK_INT(memory, offset, step, wall, value, int_ids[name], salt)
+                    continue
                 # Not the common case: find the type, convert, give a new name its id, open what is nested.
                 self._log_slowly(name, value, step, wall)
                 ids = self.float_ids
