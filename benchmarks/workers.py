@@ -105,4 +105,3 @@ def main(*, quick: bool = False) -> None:
             found = latencies_s(decided)
             rate = trivial / run_sweep(Path(folder) / f"trivial.{number}", _TRIVIAL, executor, trivial)
             print(f"{name:24}{statistics.median(found) * 1e3:30.1f}{max(found) * 1e3:10.1f}{rate:12.1f}")
-

@@ -21,6 +21,7 @@ from runstone.status import Status
 
 if TYPE_CHECKING:
     from runstone.blobs import Blobs
+    from runstone.lineage import Lineage
     from runstone.models import Models
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
@@ -120,7 +121,26 @@ class Workspace:
         """The model registry."""
         from runstone.models import Models  # only for models
 
-        return Models(self.path / "models")
+        from runstone.models.hooks import announcer
+
+        return Models(self.path / "models", after=announcer(self.path))
+
+    def lineage(self, ref: str, *, up: bool = True, down: bool = True, depth: int | None = None) -> Lineage:
+        """Return what a thing came of and what came of it.
+
+        Args:
+            ref: A run (id, part of it, or name), `model:NAME@V`, `dataset:NAME@V`, or the hash of an artifact.
+            up: Whether what it came of is wanted.
+            down: Whether what came of it is wanted.
+            depth: At most so many steps each way; default: all.
+
+        Raises:
+            NotFound: there is no such thing.
+            AmbiguousName: several are meant.
+        """
+        from runstone.lineage import lineage_of  # only where asked for
+
+        return lineage_of(self, ref, up=up, down=down, depth=depth)
 
     # --- making and changing ---------------------------------------------------------------------------------------
 
@@ -260,6 +280,14 @@ class Workspace:
             RunNotFound: no run has this id.
         """
         self._edit(run_id, "tags", set=check_tags(tags), remove=list(remove))
+
+    def revoke_run(self, run_id: str, reason: str | None) -> None:
+        """Say that nothing that a run made may be used any more, and why; `None` takes that back.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        self._edit(run_id, "revoked", reason=reason)
 
     def _edit(self, run_id: str, event: str, **fields: Any) -> None:
         from runstone.runlog.reader import read_events

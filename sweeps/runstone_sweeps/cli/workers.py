@@ -20,7 +20,9 @@ from runstone_sweeps.cli._shared import DurationType
 @click.option("--slots", type=click.IntRange(min=1), help="Trials at once; default as GPUs, or cores, are there.")
 @click.option("--gpus", help="GPUs that trials may use, such as 0,1; default all that are visible.")
 @click.option("--for", "for_s", type=DurationType(), metavar="TIME", help="End after so long; its trials go elsewhere.")
-@click.option("--idle-exit", "idle_exit_s", type=DurationType(), metavar="TIME", help="End after so long without a trial.")
+@click.option(
+    "--idle-exit", "idle_exit_s", type=DurationType(), metavar="TIME", help="End after so long without a trial."
+)
 @click.option(
     "--patience", "patience_s", type=DurationType(), default=600.0, metavar="TIME", show_default="10m",
     help="How long to look for a coordinator that is gone, with trials running on.",

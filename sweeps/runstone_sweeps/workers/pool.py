@@ -648,7 +648,7 @@ def _differences(message: Message) -> str:
 
 def _clean(text: str) -> str:
     """Return text from elsewhere as a terminal may show it."""
-    return _CONTROL.sub("?", text)[:1000]
+    return _CONTROL.sub("?", text[:1000]).encode("utf-8", "replace").decode()
 
 
 def _write(path: Path, text: str) -> None:
