@@ -7,7 +7,17 @@ import importlib
 
 from benchmarks.measure import machine, versions
 
-NAMES = ("import_time", "start_finish", "log_call", "system_metrics", "callbacks", "scale", "sweeps")
+NAMES = (
+    "import_time",
+    "start_finish",
+    "log_call",
+    "system_metrics",
+    "callbacks",
+    "scale",
+    "sweeps",
+    "search",
+    "workers",
+)
 
 
 def main() -> None:

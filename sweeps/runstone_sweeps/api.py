@@ -25,7 +25,9 @@ class SweepResult:
 
     Attributes:
         id: Its id; `sweep show ID` and `sweep report ID` tell more.
-        reason: Why it ended: `finished`, `timeout`, `stopped` or `failing`.
+        reason: Why it ended: `finished`; `timeout` or `budget`: that is spent; `stopped`; `failing`: the first trials
+            all failed alike; `target`: a result is good enough; `converged`: no better one is expected; `exhausted`:
+            every point has been tried.
         trials: All trials by number.
     """
 

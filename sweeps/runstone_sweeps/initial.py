@@ -77,7 +77,7 @@ def write_config(
     """
     lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
     lines += [
-        "# What there is to say in this file: docs/sweeps.md, or complete it in an editor.",
+        "# What there is to say in this file: docs/sweep-config.md, or complete it in an editor.",
         "# `sweep check FILE` explains it; with --dry-run it tries one short trial. `sweep run FILE` runs it.",
         f"script: {_yaml(script)}",
     ]

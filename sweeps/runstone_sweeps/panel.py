@@ -126,7 +126,7 @@ class Panel:
         return [table, *([_line(f"… and {more} more at work", style="dim")] if more else [])]
 
     def _progress(self, record: SweepRecord, rows: Sequence[Row], now: float) -> Text:
-        ended, total = record.ended, self._spec.trials
+        ended, total = record.ended, record.trials_expected
         line = _line(f"{ended}/{total} trials" if total else f"{ended} trials", style="bold")
         for state in STYLES:
             if state.is_ended and (count := record.counts[state]):

@@ -133,6 +133,11 @@ class SweepRecord:
         return self.exceeded is not None
 
     @property
+    def trials_expected(self) -> int | None:
+        """How many trials there will be, those that were added included; `None` where only time or money is limited."""
+        return None if self.trials_budget is None else max(self.trials_budget, self.next_number)
+
+    @property
     def exceeded(self) -> str | None:
         """Which limit of the last session is used up, time included; `None` where there is room."""
         return self.limit_exceeded(self.usage, self.active_s)

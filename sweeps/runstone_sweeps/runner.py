@@ -144,7 +144,7 @@ class Coordinator:
             self._look_for_reasons_to_end()
             has_started = self._start_next()
             if not work.running and not has_started and self._is_done():
-                return self._ending or "finished"
+                return self._ending or ("exhausted" if self._asker.is_exhausted else "finished")
             for news in work.executor.poll(0.0 if has_started else self._tick_s(cost_s)):
                 if isinstance(news, TrialStarted):
                     self._settler.on_started(news)

@@ -143,6 +143,7 @@ def run_session(
                 workspace, folder, spec, environment=environment, is_warm=is_warm, preload=preload
             )
         stack.callback(executor.close)
+        stack.enter_context(folder.sharing_facts())
         record = folder.read()
         told = watcher(folder, record, spec)
         if plan is not None and plan.reason is not None:

@@ -96,6 +96,7 @@ class Starter:
             "RUNSTONE_RUN_ID": record.run_id,
             "RUNSTONE_TRIAL": _json(nest(trial.params)),
             "RUNSTONE_SEED": str(derive_seed(work.seed, *purpose)),
+            "RUNSTONE_FACTS": str(work.folder.facts),
             "RUNSTONE_RETRY": str(record.tries.total()),
             "RUNSTONE_OOM_RETRY": str(record.tries["oom"]),
             "RUNSTONE_DISABLED": "0",  # a trial that records nothing has no result

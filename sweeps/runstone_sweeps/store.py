@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import itertools
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -98,6 +99,22 @@ class SweepFolder:
             SweepIsRunning: another process has it.
         """
         return SweepLock(self.path)
+
+    @property
+    def facts(self) -> Path:
+        """Where the trials of a session hand each other what they know of their host."""
+        return self.path / "facts"
+
+    @contextlib.contextmanager
+    def sharing_facts(self) -> Iterator[None]:
+        """Have that folder, for this user only: uncommitted code may be in it. It is gone with the session."""
+        shutil.rmtree(self.facts, ignore_errors=True)  # of one that was killed
+        with contextlib.suppress(OSError):  # without it each trial reads for itself
+            self.facts.mkdir(mode=0o700)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.facts, ignore_errors=True)
 
 
 class SweepLock:

@@ -40,7 +40,7 @@ class LineView:
 
     def on_event(self, event: Event, record: SweepRecord) -> None:
         """Print what concerns the user."""
-        if (line := event_line(event, record, self._spec)) is not None:
+        if (line := event_line(event, record)) is not None:
             print_line(self._console, line)
 
     def on_ending(self, reason: str, running: int, grace_s: float) -> None:
@@ -90,7 +90,7 @@ class LiveView:
     def on_event(self, event: Event, record: SweepRecord) -> None:
         """Keep the outcome of a trial, to be printed above the picture when that is drawn next."""
         self._panel.on_event(event, record)
-        if (line := event_line(event, record, self._spec)) is not None:
+        if (line := event_line(event, record)) is not None:
             self._lines.append(line)
 
     def on_ending(self, reason: str, running: int, grace_s: float) -> None:
@@ -231,11 +231,11 @@ def ranked_rows(record: SweepRecord) -> list[tuple[int | None, TrialRecord]]:
     return [*enumerate(ranked, 1), *((None, trial) for trial in rest)]
 
 
-def event_line(event: Event, record: SweepRecord, spec: SweepSpec) -> Text | None:
+def event_line(event: Event, record: SweepRecord) -> Text | None:
     """Return the line that tells of an event, or `None` where it concerns nobody."""
     match event["event"]:
         case "told" | "requeued" if event["number"] in record.trials:
-            return _outcome(event, record, spec)
+            return _outcome(event, record)
         case "paused":
             return Text("paused: no new trials start", style="bold yellow")
         case "unpaused":
@@ -243,10 +243,10 @@ def event_line(event: Event, record: SweepRecord, spec: SweepSpec) -> Text | Non
     return None
 
 
-def _outcome(event: Event, record: SweepRecord, spec: SweepSpec) -> Text:
+def _outcome(event: Event, record: SweepRecord) -> Text:
     """Return the line for a trial that has just ended."""
     trial = record.trials[event["number"]]
-    total = f"/{spec.trials}" if spec.trials else ""
+    total = f"/{record.trials_expected}" if record.trials_expected else ""
     line = Text(f"[{record.ended}{total}] ", style="dim")
     line.append(f"trial {trial.number} ")
     word = "to be run again" if event["event"] == "requeued" else state_text(trial)

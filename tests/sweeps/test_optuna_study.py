@@ -80,36 +80,6 @@ def test_importances_know_which_metric_they_explain() -> None:
     assert first == ["x", "y"]
 
 
-@pytest.mark.parametrize("keys", [{}, {"metrics": TWO}], ids=["one", "several"])
-@pytest.mark.parametrize("space", [MIXED, TREE], ids=["mixed", "tree"])
-def test_every_figure_is_drawn_once_there_are_results_and_has_a_reason_before(
-    space: dict[str, Any], keys: dict[str, Any]
-) -> None:
-    sweep = Sweep(make_spec(space, **keys))
-    before = sweep.search.figures()
-    assert all(figure.drawing is None and figure.reason for figure in before)
-    run(sweep, 40)
-    after = sweep.search.figures()
-    assert [figure.title for figure in after] == [figure.title for figure in before]
-    assert {figure.title: figure.reason for figure in after if figure.drawing is None} == {}
-    titles = {figure.title.split(":")[0] for figure in after}
-    assert titles >= {
-        "History", "Which parameters matter", "Which parameters matter, by fANOVA", "Parallel coordinates",
-        "One parameter at a time", "Two parameters at a time", "How many were how good", "While they ran",
-        "When they ran",
-    }  # fmt: skip
-    assert ({"Pareto front", "Hypervolume"} <= titles) == bool(keys)
-
-
-def test_figures_of_a_search_without_anything_to_search_say_why_there_are_none() -> None:
-    sweep = Sweep(make_spec({"x": {"values": [1]}, "epochs": {"value": 3}}))
-    for _ in range(3):
-        sweep.complete(lambda params: 1.0)
-    reasons = {figure.title: figure.reason for figure in sweep.search.figures() if figure.drawing is None}
-    assert "at least two searched parameters" in reasons["Which parameters matter"]
-    assert "While they ran" in reasons
-
-
 def test_optuna_is_left_as_it_was() -> None:
     before = optuna.logging.get_verbosity()
     run(Sweep(make_spec(TREE)), 5)

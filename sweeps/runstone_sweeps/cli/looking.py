@@ -178,7 +178,7 @@ def watch(folder: SweepFolder, console: Console) -> None:
             is_running = folder.is_running
             for event in follower.poll():
                 panel.on_event(event, follower.record)
-                line = event_line(event, follower.record, spec)
+                line = event_line(event, follower.record)
                 if line is not None and live is None:
                     print_line(console, line)
             if live is not None:

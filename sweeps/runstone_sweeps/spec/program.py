@@ -12,7 +12,8 @@ from runstone_sweeps.space import Space
 from runstone_sweeps.spec.mistakes import Mistakes, nearest, show
 from runstone_sweeps.spec.shape import Shape
 
-_RESERVED = tuple(f"RUNSTONE_{name}" for name in ("WORKSPACE", "PROJECT", "GROUP", "RUN_ID", "TRIAL", "SEED"))
+_RESERVED_WORDS = "WORKSPACE PROJECT GROUP RUN_ID TRIAL SEED RETRY OOM_RETRY DISABLED FACTS".split()
+_RESERVED = tuple(f"RUNSTONE_{name}" for name in _RESERVED_WORDS)
 
 
 def read_command(raw: Any) -> tuple[str, ...] | None:

@@ -129,7 +129,7 @@ def parse_spec(
     is_finite = sampler is not None and SAMPLERS[sampler.name].needs_finite_space
     has_limit = has_budget or is_for_reading or any((shape.trials, shape.timeout, *_limits(shape)))
     if not (is_finite or has_limit):
-        mistakes.add(("trials",), "is missing; say how many trials to run, or give a timeout")
+        mistakes.add(("trials",), "is missing; say how many trials to run, or give a timeout or a budget")
     metrics = shape.metrics or ([shape.metric] if shape.metric else [])
     if mistakes or sampler is None or pruner is None or not metrics:
         raise mistakes.error()

@@ -63,7 +63,7 @@ class SweepSpec:
     Attributes:
         name: Readable name; by default that of the file.
         project: Project of the trials' runs; `None`: as for any run.
-        script, command, function: What a trial executes; see `docs/sweeps.md`. All `None` for a Python objective.
+        script, command, function: What a trial executes; see `docs/sweep-config.md`. All `None` for a Python objective.
         working_dir: Folder in which trials start, absolute.
         env: Variables that trials get on top of the coordinator's.
         metrics: What is searched for, at least one; `metric` is the one that the pruner looks at.

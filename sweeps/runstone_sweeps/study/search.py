@@ -28,7 +28,6 @@ from runstone_sweeps.study.choosing import choose
 from runstone_sweeps.study.distributions import Sight
 from runstone_sweeps.study.drawing import Point, draw, with_parents
 from runstone_sweeps.study.ending import reason_to_end
-from runstone_sweeps.study.figures import Figure, draw_figures
 from runstone_sweeps.study.grid import Grid
 from runstone_sweeps.study.importance import find_importances
 from runstone_sweeps.study.memory import Memory, new_trial, quiet_optuna
@@ -316,10 +315,6 @@ class Search:
     def importances(self) -> dict[str, float]:
         """Return how much of the variation each parameter explains; see `find_importances`."""
         return find_importances(self._spec, self._record)
-
-    def figures(self) -> list[Figure]:
-        """Return Optuna's plots of the search, or for each the reason why it cannot be drawn."""
-        return draw_figures(self._spec, self._record)
 
     # --- building --------------------------------------------------------------------------------------------------
 
