@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -226,9 +227,10 @@ def test_trials_of_a_worker_that_was_killed_are_started_elsewhere(cluster: Clust
     requeued = cluster.events_of("requeued")
     assert {event["kind"] for event in requeued} == {"preempted"}
     assert 0 in [event["number"] for event in requeued]
-    for event in requeued:
-        info = cluster.run_of(event["number"])
-        assert [attempt.number for attempt in info.attempts] == [1, 2]
+    # On a busy machine the other worker, too, may be silent for two seconds.
+    for number, times in Counter(event["number"] for event in requeued).items():
+        info = cluster.run_of(number)
+        assert [attempt.number for attempt in info.attempts] == list(range(1, times + 2))
         assert len(info.series("loss")) == 30
     assert {trial.state for trial in cluster.record.trials.values()} == {TrialState.COMPLETE}
 
