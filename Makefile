@@ -26,7 +26,7 @@ demo: install
 	@cd examples/digits && ../../$(BIN)/sweep run sweep.yaml --new
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ NAMES = (
     "sweeps",
     "search",
     "workers",
+    "blobs",
+    "datasets",
 )
 
 

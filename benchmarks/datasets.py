@@ -1,4 +1,4 @@
-"""What adding a folder of many files costs, the first time and unchanged, beside the floors, and beside DVC if it is here.
+"""What adding a folder of many files costs, first and unchanged, beside the floors, and beside DVC if it is here.
 
 `RUNSTONE_BENCHMARK_DVC` names the `dvc` to measure; it need not be in the same environment.
 """
@@ -40,13 +40,22 @@ def _tree(folder: Path, *, count: int, size: int) -> None:
     def added() -> DatasetVersion:
         return add(workspace.datasets, tree)
 
+    def by_reference() -> DatasetVersion:
+        other = ensure_workspace(folder / "other" / ".runstone")  # one that has not seen the files
+        return add(other.datasets, tree, store=False)
+
     def command() -> None:
         place = ["--workspace", str(workspace.path)]
         subprocess.run(
             [sys.executable, "-m", "runstone.cli.main", "data", "add", str(tree), *place], check=True, **_QUIET
         )
 
-    first: dict[str, Callable[[], object]] = {"read and hash once": lambda: _read_and_hash(tree), "data add": added}
+    first: dict[str, Callable[[], object]] = {
+        "read and hash once": lambda: _read_and_hash(tree),
+        "read, hash, write a copy, sync": lambda: _copy(tree, folder / "copy"),
+        "data add --no-store": by_reference,
+        "data add": added,
+    }
     again: dict[str, Callable[[], object]] = {
         "os.walk and stat": lambda: _walk(tree),
         "data add, unchanged": added,
@@ -76,8 +85,24 @@ def _read_and_hash(tree: Path) -> None:
             blake3(Path(root, name).read_bytes()).hexdigest()
 
 
+def _copy(tree: Path, target: Path) -> None:
+    for root, _folders, names in os.walk(tree):
+        place = target / Path(root).relative_to(tree)
+        place.mkdir(parents=True)
+        for name in names:
+            data = Path(root, name).read_bytes()
+            blake3(data).hexdigest()
+            (place / name).write_bytes(data)
+    os.sync()
+
+
 def _walk(tree: Path) -> int:
-    return sum(os.stat(os.path.join(root, name)).st_size for root, _folders, names in os.walk(tree) for name in names)
+    # as bare as it gets: no objects for paths
+    return sum(
+        os.stat(os.path.join(root, name)).st_size  # noqa: PTH116, PTH118
+        for root, _folders, names in os.walk(tree)
+        for name in names
+    )
 
 
 def _seconds(subject: Callable[[], object]) -> float:

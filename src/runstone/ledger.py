@@ -126,7 +126,7 @@ class Ledger:
             LedgerDamaged: the history is damaged; nothing is added to it then.
             OSError: it could not be written; nothing is there then.
         """
-        by = {"user": _user(), "host": socket.gethostname(), **({"run": run_id} if run_id else {})}
+        by = {"user": user_name(), "host": socket.gethostname(), **({"run": run_id} if run_id else {})}
         for attempt in range(_TRIES):
             before = self.events()
             said = fields(before) if callable(fields) else fields
@@ -318,7 +318,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return who runs this, as events name them."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user without an entry

@@ -34,6 +34,7 @@ from runstone.status import Status
 from runstone.workspace import Workspace, check_tags, end_status
 
 if TYPE_CHECKING:
+    from runstone.datasets import Datasets, DatasetVersion
     from runstone.media import MediaLimits, Medium, Shelf
     from runstone.models import LoadedModel, ModelVersion, Signature
     from runstone.runinfo import RunInfo
@@ -558,6 +559,7 @@ class Run:
             return None
         try:
             from runstone import models  # the registry, only where it is used
+            from runstone.models.hooks import announcer
 
             if self._companions is not None:
                 self._companions.join_snapshot(_SNAPSHOT_S)  # it says from which commit the model comes
@@ -574,7 +576,8 @@ class Run:
                 run=info,
             )
             entry = models.Registration(name, version, pre, reason, tags, notes)
-            registry = models.Models(self._workspace.path / "models", run_id=self.id)
+            after = announcer(self._workspace.path)
+            registry = models.Models(self._workspace.path / "models", run_id=self.id, after=after)
             made = models.register(registry, blobs, manifest, entry)
         except Exception as error:
             self._trouble("model", error)
@@ -599,6 +602,105 @@ class Run:
         found = loaded.version
         self._event("input", kind="model", name=found.model, version=str(found.version), hash=found.manifest, role=role)
         return loaded
+
+    def use_dataset(
+        self,
+        data: Any,
+        *,
+        name: str | None = None,
+        role: str | None = None,
+        version: str | int | None = None,
+        store: bool = False,
+        profile: bool | None = None,
+    ) -> DatasetVersion | None:
+        """Record that this run uses some data, and which version of it: by the hash of its content.
+
+        Args:
+            data: A file or folder; a table of pandas, polars or Arrow; an array or tensor, or several of them; a
+                dataset of torch or Hugging Face; a URL that fsspec knows; or a version that is there: `cifar@3`.
+            name: Of the dataset; default: the last part of the path or URL, else `role`.
+            role: What it is used as, such as `train`.
+            version: A number or an alias, where `data` is the name of a dataset.
+            store: Whether its content is put into the workspace. Without it the data stays where it is, its hashes
+                prove which it was, and a URL is not fetched but pinned.
+            profile: Whether tables are read whole for the profile of their columns; default: where they have 64 MiB or
+                less together.
+
+        Returns:
+            The version, with `path`, `hash`, `files`, `schema` and `profile`; `None` where it could not be made, with
+            `on_error="warn"`.
+
+        Raises:
+            DatasetNotFound, InvalidName: there is no version of that name, whatever `on_error` says: without it nothing
+                can go on.
+            InvalidName, InvalidValue, NotFound, OSError: only with `on_error="raise"`.
+        """
+        from runstone.datasets import using  # hashing, only where used
+
+        if using.is_reference(data, version):
+            used = using.find_used(self.workspace.datasets, data, version)
+        else:
+            if self._workspace is None:
+                return None
+            try:
+                datasets = self._datasets()
+                used = using.add_used(datasets, data, name=name, role=role, store=store, profile=profile)
+            except Exception as error:
+                self._trouble("dataset", error)
+                return None
+        if used.revoked is not None:
+            self._warn(f"revoked-{used}", f"dataset {used} was revoked: {used.revoked.reason}")
+        self._data_event("input", used, role)
+        return used
+
+    def log_dataset(
+        self,
+        data: Any,
+        *,
+        name: str,
+        role: str | None = None,
+        store: bool = True,
+        profile: bool | None = None,
+        tags: Mapping[str, str] | None = None,
+        notes: str | None = None,
+    ) -> DatasetVersion | None:
+        """Keep data that this run made as a version of a dataset.
+
+        Args:
+            data: As for `use_dataset`.
+            name: Of the dataset; made with its first version.
+            role: What it is, such as `predictions`.
+            store: Whether its content is put into the workspace.
+            profile: As for `use_dataset`.
+            tags, notes: Of the version, where it is new.
+
+        Returns:
+            The version; `None` where it could not be made, with `on_error="warn"`.
+
+        Raises:
+            InvalidName, InvalidValue, NotFound, OSError: only with `on_error="raise"`.
+        """
+        if self._workspace is None:
+            return None
+        if self._is_finished:  # before a large file is copied for nothing
+            self._event("output")
+            return None
+        try:
+            made = self._datasets().add(data, name=name, store=store, profile=profile, tags=tags, notes=notes)
+        except Exception as error:
+            self._trouble("dataset", error)
+            return None
+        self._data_event("output", made, role)
+        return made
+
+    def _datasets(self) -> Datasets:
+        from runstone.datasets import Datasets  # only where used
+
+        return Datasets(self.workspace.path, run_id=self.id)
+
+    def _data_event(self, event: str, version: DatasetVersion, role: str | None) -> None:
+        fields = {"name": version.name, "version": str(version.version), "hash": version.hash, "role": role}
+        self._event(event, kind="dataset", **fields, source=version.source_text)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

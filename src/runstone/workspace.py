@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from runstone.status import Status
 
 if TYPE_CHECKING:
     from runstone.blobs import Blobs
+    from runstone.datasets import Datasets
     from runstone.lineage import Lineage
     from runstone.models import Models
     from runstone.query import RunTable
@@ -120,7 +120,6 @@ class Workspace:
     def models(self) -> Models:
         """The model registry."""
         from runstone.models import Models  # only for models
-
         from runstone.models.hooks import announcer
 
         return Models(self.path / "models", after=announcer(self.path))
@@ -141,6 +140,13 @@ class Workspace:
         from runstone.lineage import lineage_of  # only where asked for
 
         return lineage_of(self, ref, up=up, down=down, depth=depth)
+
+    @property
+    def datasets(self) -> Datasets:
+        """The datasets: versions of data."""
+        from runstone.datasets import Datasets  # only for data
+
+        return Datasets(self.path)
 
     # --- making and changing ---------------------------------------------------------------------------------------
 
@@ -463,7 +469,7 @@ def _check_format(folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         hint = "the first run in it makes one" if folder.is_dir() else "there is no such folder"
         raise WorkspaceNotFound(f"{folder} is not a workspace: {hint}") from None
-    if not re.fullmatch("[0-9]{1,9}", text):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise FormatError(f"{folder / 'FORMAT'} holds {text[:40]!r}, not a number: this is no workspace of Runstone")
     if int(text) > fmt.FORMAT:
         raise FormatError(f"{folder} has format {text}, this version knows {fmt.FORMAT}; upgrade runstone")

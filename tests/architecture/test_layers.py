@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"ending", "current", "runinfo", "capture", "media", "console", "autolog"},
     {
         *("query", "index", "comparison", "workspace", "run", "starting", "companions"),
-        *("environments", "doctor", "reproduce", "tensorboard", "launch", "gc", "models"),
+        *("environments", "doctor", "reproduce", "tensorboard", "launch", "gc", "datasets", "models", "lineage"),
     },
     {"cli"},
 ]

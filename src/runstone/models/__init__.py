@@ -3,6 +3,7 @@
 from runstone.models.flavours import UntrustedModel
 from runstone.models.history import Approval, ModelNotFound, ModelState, ModelVersion
 from runstone.models.loading import LoadedModel, load_model, load_version, read_example
+from runstone.models.manifest import Manifest
 from runstone.models.refs import ModelRef
 from runstone.models.registry import Model, Models, NotApproved, VersionInUse
 from runstone.models.saving import Registration, proposal_for, read_manifest, register, save_model
@@ -12,6 +13,7 @@ from runstone.models.signature import Signature, SignatureMismatch
 __all__ = [
     "Approval",
     "LoadedModel",
+    "Manifest",
     "Model",
     "ModelNotFound",
     "ModelRef",

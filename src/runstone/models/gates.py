@@ -18,7 +18,6 @@ gates:
 
 from __future__ import annotations
 
-import getpass
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runstone.errors import InvalidConfig
+from runstone.ledger import user_name
 from runstone.models.history import ModelNotFound, ModelState, ModelVersion
 from runstone.models.manifest import Manifest
 from runstone.models.signature import compare
+from runstone.models.yamlfile import read_yaml
 
 ANY_STAGE = "*"
 
@@ -38,6 +39,9 @@ class Evidence(Protocol):
 
     def manifest(self, version: ModelVersion) -> Manifest:
         """Return what a version consists of."""
+
+    def metrics(self, version: ModelVersion) -> Mapping[str, float]:
+        """Return a version's metrics by name: from when it was registered, and from runs that evaluated it since."""
 
     def over_seeds(self, version: ModelVersion, metric: str) -> Sequence[float]:
         """Return the last value of a metric in a version's run, and in those that differ from it by the seed alone."""
@@ -74,14 +78,9 @@ def read_gates(path: Path) -> dict[str, list[Gate]]:
 
     Raises:
         InvalidConfig: it has mistakes; each is one line of the message.
+        OSError: it cannot be read.
     """
-    import yaml  # an extra, only where gates are read
-
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path.name}: {' '.join(str(error).split())}") from None
-    return parse_gates(raw, name=path.name)
+    return parse_gates(read_yaml(path), name=path.name)
 
 
 def parse_gates(raw: Any, *, name: str = "gates") -> dict[str, list[Gate]]:
@@ -107,6 +106,7 @@ def parse_gates(raw: Any, *, name: str = "gates") -> dict[str, list[Gate]]:
             if problem:
                 mistakes.append(f"{where}.{index}.{kind}: {problem}")
             found.setdefault(str(stage), []).append(Gate(str(kind), options))
+        found.setdefault(str(stage), [])
     if mistakes:
         raise InvalidConfig("\n".join(mistakes))
     return found
@@ -130,8 +130,17 @@ def check_gates(
         stage: Where to.
         evidence: Answers what the gates ask.
         approver: Who promotes; default: who runs this.
+
+    Raises:
+        InvalidConfig: the gates say nothing of this stage, but name stages that the model does not have.
     """
-    case = _Case(state, version, stage, evidence, approver or getpass.getuser())
+    strange = sorted(gates.keys() - {ANY_STAGE, *state.stages})
+    if strange and not gates.keys() & {ANY_STAGE, stage}:
+        raise InvalidConfig(
+            f"gates.{strange[0]}: model {state.name!r} has no such stage, and there are no gates for {stage!r}; "
+            f"its stages are {', '.join(state.stages)}"
+        )
+    case = _Case(state, version, stage, evidence, approver or user_name())
     return [_KINDS[gate.kind].check(case, gate.options) for gate in (*gates.get(ANY_STAGE, ()), *gates.get(stage, ()))]
 
 
@@ -155,13 +164,18 @@ class _Case:
     def manifest(self) -> Manifest:
         return self.evidence.manifest(self.version)
 
-    def other(self, selector: str) -> ModelVersion | None:
-        """Return the version to compare with; `None` where there is none, or it is this one."""
+    def other(self, selector: str) -> ModelVersion | Check:
+        """Return the version to compare with; where there is none, what that means."""
+        others = [version for version in self.state.usable() if version.version != self.version.version]
         try:
             found = self.state.find(selector)
-        except ModelNotFound:
-            return None
-        return None if found.version == self.version.version else found
+        except ModelNotFound as error:
+            is_first = not others or selector in self.state.stages
+            return Check("", is_first, f"there is no other version in {selector}" if is_first else str(error))
+        if found.version != self.version.version:
+            return found
+        # To be the champion by an alias before the gate was passed would pass the gate.
+        return Check("", selector in self.state.stages or not others, f"{selector} is this very version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,37 +186,42 @@ class _Kind:
 
 def _check_metric(case: _Case, options: Mapping[str, Any]) -> Check:
     name, low, high = options["name"], options.get("min"), options.get("max")
-    bounds = " and ".join([f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None))
-    gate = f"{name} is {bounds}"
-    value = case.manifest.metrics.get(name)
+    bounds = [f"at least {_shown(low)}"] if low is not None else []
+    bounds += [f"at most {_shown(high)}"] if high is not None else []
+    gate = f"{name} is {' and '.join(bounds)}"
+    value = case.evidence.metrics(case.version).get(name)
     if value is None:
         return Check(gate, False, f"the run of {case.version} has no metric {name!r}")
     is_kept = (low is None or value >= low) and (high is None or value <= high)
-    return Check(gate, is_kept, f"it is {value:g}")
+    return Check(gate, is_kept, f"it is {_shown(value)}")
 
 
 def _check_better(case: _Case, options: Mapping[str, Any]) -> Check:
     metric, selector = options["metric"], str(options.get("version", case.stage))
     margin, confidence = float(options.get("margin", 0.0)), options.get("confidence")
     sure = f" with {confidence:.0%} confidence" if confidence else ""
-    gate = f"{metric} is better than that of {selector} by {margin:g}{sure}"
+    by = f" by {_shown(margin)}" if margin else ""
+    gate = f"{metric} is better than that of {selector}{by}{sure}"
     champion = case.other(selector)
-    if champion is None:
-        return Check(gate, True, f"there is no other version in {selector}")
+    if isinstance(champion, Check):
+        return Check(gate, champion.is_passed, champion.detail)
     sign = 1.0 if options["goal"] == "maximize" else -1.0
     ours = [sign * value for value in case.evidence.over_seeds(case.version, metric)]
     theirs = [sign * value for value in case.evidence.over_seeds(champion, metric)]
     for version, values in ((case.version, ours), (champion, theirs)):
         if not values:
             return Check(gate, False, f"the run of {version} has no metric {metric!r}")
+        if not all(map(math.isfinite, values)):
+            return Check(gate, False, f"{metric} of {version} is not always a finite number")
     gain = sum(ours) / len(ours) - sum(theirs) / len(theirs)
-    seen = f"{gain:+g} against {champion} ({len(ours)} and {len(theirs)} seeds)"
+    seen = f"{gain:+.6g} against {champion} ({len(ours)} and {len(theirs)} seeds)"
     if confidence is None:
-        return Check(gate, gain >= margin, seen)
+        return Check(gate, gain > 0 if margin == 0 else gain >= margin, seen)
     if min(len(ours), len(theirs)) < 2:
         return Check(gate, False, f"{seen}; it takes at least two seeds of both to be sure of it")
     bound = gain_bound(ours, theirs, confidence)
-    return Check(gate, bound >= margin, f"{seen}, and at least {bound:+g}{sure}")
+    is_better = bound > 0 if margin == 0 else bound >= margin
+    return Check(gate, is_better, f"{seen}, and at least {bound:+.6g}{sure}")
 
 
 def gain_bound(ours: Sequence[float], theirs: Sequence[float], confidence: float) -> float:
@@ -211,7 +230,10 @@ def gain_bound(ours: Sequence[float], theirs: Sequence[float], confidence: float
     Source: Welch, "The generalization of 'Student's' problem when several different population variances are
     involved", Biometrika 34, 1947.
     """
-    from scipy import stats  # an extra, only where confidence is asked for
+    try:
+        from scipy import stats  # an extra, only where confidence is asked for
+    except ImportError:
+        raise InvalidConfig("confidence in a gate takes SciPy: pip install 'runstone[models]'") from None
 
     def spread(values: Sequence[float]) -> tuple[float, float]:
         mean = math.fsum(values) / len(values)
@@ -231,8 +253,8 @@ def _check_signature(case: _Case, options: Any) -> Check:
     if case.manifest.signature is None:
         return Check(gate, False, f"{case.version} has no signature; log it with example=")
     champion = case.other(selector)
-    if champion is None:
-        return Check(gate, True, f"there is no other version in {selector}")
+    if isinstance(champion, Check):
+        return Check(gate, champion.is_passed, champion.detail)
     found = compare(case.evidence.manifest(champion).signature, case.manifest.signature)
     breaking = [difference.what for difference in found if difference.is_breaking]
     return Check(gate, not breaking, "; ".join(breaking) or f"nothing breaks those who use {champion}")
@@ -269,7 +291,7 @@ def _check_approver(case: _Case, _options: Any) -> Check:
 
 
 def _check_evaluations(case: _Case, options: Sequence[str]) -> Check:
-    there = [*case.manifest.metrics, *case.evidence.artifacts(case.version)]
+    there = [*case.evidence.metrics(case.version), *case.evidence.artifacts(case.version)]
     missing = [name for name in options if not any(one == name or one.startswith(f"{name}/") for one in there)]
     gate = f"it was evaluated: {', '.join(options)}"
     return Check(gate, not missing, f"{', '.join(missing)} is missing" if missing else "all are there")
@@ -303,20 +325,26 @@ def _metric_problem(options: Any) -> str | None:
     problem = _keys({"name"}, {"min", "max"})(options)
     if problem:
         return problem
+    if not isinstance(options["name"], str):
+        return "name must be the name of a metric"
     bounds = [options[key] for key in ("min", "max") if key in options]
     if not bounds or not all(_is_number(bound) for bound in bounds):
         return "needs a number as min or max"
-    return None
+    return None if len(bounds) < 2 or bounds[0] <= bounds[1] else "min is above max"
 
 
 def _better_problem(options: Any) -> str | None:
     problem = _keys({"metric", "goal"}, {"version", "margin", "confidence"})(options)
     if problem:
         return problem
+    if not isinstance(options["metric"], str):
+        return "metric must be the name of a metric"
     if options["goal"] not in ("maximize", "minimize"):
         return f"goal is {options['goal']!r}; it must be maximize or minimize"
     if not _is_number(options.get("margin", 0)):
         return "margin must be a number"
+    if options.get("margin", 0) < 0:
+        return "margin is below 0: worse would count as better"
     confidence = options.get("confidence")
     if confidence is not None and not (_is_number(confidence) and 0.5 <= confidence < 1):
         return f"confidence is {confidence!r}; it must be at least 0.5 and below 1"
@@ -337,7 +365,17 @@ def _names_problem(options: Any) -> str | None:
 
 
 def _tags_problem(options: Any) -> str | None:
-    return None if isinstance(options, dict) and options else "must be a mapping from tags to values"
+    if not isinstance(options, dict) or not options:
+        return "must be a mapping from tags to values"
+    for name, value in options.items():
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return f"the value of {name!s:.80} must be text; YAML takes it for {value!r:.40}: quote it"
+    return None
+
+
+def _shown(value: float) -> str:
+    """Return a number with as many digits as it takes to tell it from its bound."""
+    return f"{value:.12g}"
 
 
 def _is_number(value: Any) -> bool:

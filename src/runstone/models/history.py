@@ -80,8 +80,8 @@ class ModelState:
         versions: By number as text, in the order in which they were registered.
         aliases: Alias and version.
         tags, notes: Of the model as a whole.
-        requires_approval: Whether a version must be approved before it leaves the first stage for any other but the
-            last.
+        requires_approval: Whether a version must be approved before it leaves the first stage for any other but
+            `archived`.
     """
 
     def __init__(self) -> None:

@@ -211,12 +211,11 @@ class Model:
         """
 
         def said(state: ModelState) -> dict[str, Any]:
-            found = _usable(state.find(version))
+            found = state.find(version)
             _check_stage(state, stage)
-            _check_approval(state, found, stage)
-            return _move(state, found, stage, reason, keeps_others=keeps_others) | {
-                "record": record(state) if callable(record) else record
-            }
+            kept = record(state) if callable(record) else record  # before the rest: it says more of what is wrong
+            _check_approval(state, _usable(found), stage)
+            return _move(state, found, stage, reason, keeps_others=keeps_others) | {"record": kept}
 
         event = self._append("staged", said)
         return self.state().versions[event.fields["version"]]
@@ -302,15 +301,14 @@ class Model:
             lambda state: {"version": _number(state, version), "stage": stage, "reason": reason, "record": record},
         )
 
-    def revoke(self, version: str, *, reason: str, is_undone: bool = False) -> ModelVersion:
-        """Say that a version, and all that descends from it, must not be promoted any more; or take that back.
+    def revoke(self, version: str, *, reason: str | None) -> ModelVersion:
+        """Say that a version, and all that descends from it, must not be promoted any more; `None` takes that back.
 
         Raises:
             ModelNotFound: there is no such version.
         """
-        checked = _check_text(reason, "reason")
-        kind = "reinstated" if is_undone else "revoked"
-        event = self._append(kind, lambda state: {"version": _number(state, version), "reason": checked})
+        checked = None if reason is None else _check_text(reason, "reason")
+        event = self._append("revoked", lambda state: {"version": _number(state, version), "reason": checked})
         return self.state().versions[event.fields["version"]]
 
     def note_descent(self, version: str, *, ref: str, reason: str) -> None:
@@ -391,8 +389,8 @@ class Models:
             notes: Annotation, Markdown.
             stages: The team's own stages, the first of which a new version is in; default `none`, `staging`,
                 `production`, `archived`.
-            requires_approval: Whether a version must be approved before it goes into any but the first and the last
-                stage.
+            requires_approval: Whether a version must be approved before it goes into any stage but the first and
+                `archived`.
             is_there_ok: Return the model of this name where there is one.
 
         Raises:
@@ -477,7 +475,7 @@ def _check_stage(state: ModelState, stage: str) -> None:
 
 
 def _check_approval(state: ModelState, version: ModelVersion, stage: str) -> None:
-    is_use = stage not in (state.stages[0], state.stages[-1])
+    is_use = stage not in (state.stages[0], ARCHIVED)
     if not is_use:
         return
     if version.approval.state == "rejected":
