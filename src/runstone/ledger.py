@@ -237,7 +237,8 @@ def ledgers(root: Path) -> Iterator[Path]:
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
             events = Path(entry.path, "events")
-            if entry.is_dir(follow_symlinks=False) and (events / "00000001.json").is_file():
+            # also where the first event is gone: then it is damaged, and must not be passed over
+            if entry.is_dir(follow_symlinks=False) and any(events.glob("*.json")):
                 yield events
 
 

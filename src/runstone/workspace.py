@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runstone.blobs import Blobs
     from runstone.datasets import Datasets
     from runstone.lineage import Lineage
-    from runstone.models import Models
+    from runstone.models import Models, ModelVersion
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
     from runstone.runlog.reader import JournalState
@@ -115,6 +115,38 @@ class Workspace:
         from runstone.blobs import open_blobs  # only for artifacts
 
         return open_blobs(self.path)
+
+    def register_model(
+        self,
+        name: str,
+        run_id: str,
+        *,
+        artifact: str | None = None,
+        version: str | None = None,
+        reason: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        notes: str | None = None,
+    ) -> ModelVersion:
+        """Register what a run has logged as an artifact as a new version of a model.
+
+        Args:
+            name: Of the model; made with its first version.
+            run_id: The run.
+            artifact: Name of its artifact; default: the only one.
+            version: A number, or `major`, `minor`, `patch`; default: what the evidence speaks for.
+            reason: Why a lower number than the proposed one is right.
+            tags, notes: Of the version.
+
+        Raises:
+            RunNotFound, NotFound: there is no such run or artifact.
+            AmbiguousName: the run has several artifacts, and none is named.
+            InvalidValue, AlreadyExists: the number cannot be given.
+        """
+        from runstone import models  # only for models
+
+        manifest = models.save_artifact(self.run(run_id), artifact, self.blobs)
+        entry = models.Registration(name, version, None, reason, tags, notes)
+        return models.register(self.models, self.blobs, manifest, entry)
 
     @property
     def models(self) -> Models:

@@ -232,4 +232,7 @@ def test_all_ledgers_of_a_kind_are_found(tmp_path: Path) -> None:
     (tmp_path / "empty" / "events").mkdir(parents=True)
     (tmp_path / "file").touch()
     assert [path.parent.name for path in ledgers(tmp_path)] == ["a", "b"]
+    filled(tmp_path / "c" / "events", 2)
+    (tmp_path / "c" / "events" / "00000001.json").unlink()
+    assert [path.parent.name for path in ledgers(tmp_path)] == ["a", "b", "c"]
     assert list(ledgers(tmp_path / "nowhere")) == []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from runstone.cli._output import cell, clean, counted, say, show, size, table, to_json
 from runstone.cli.main import Suggesting, workspace_of, workspace_option
-from runstone.errors import AmbiguousName, InvalidValue, NotFound, TrackingWarning
+from runstone.errors import InvalidValue, NotFound, TrackingWarning
 from runstone.models.history import ARCHIVED, Approval, ModelState, ModelVersion
 from runstone.models.refs import ModelRef, parse_time
 from runstone.workspace import Workspace, ensure_workspace
@@ -417,16 +416,20 @@ def register_command(
     as_json: bool,
 ) -> None:
     """Register a new version from files, or from what a run has logged as an artifact."""
-    from runstone.models import Models, Registration, proposal_for, register, save_model
+    from runstone.models import Models, Registration, proposal_for, register, save_artifact, save_model
     from runstone.models.hooks import announcer
 
     workspace = workspace_of(ctx)
-    with contextlib.ExitStack() as stack:
-        path = Path(source)
-        run = workspace.run(run_ref) if run_ref is not None else None
-        if not path.exists():
-            run, path = _from_run(workspace, source, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        manifest = save_model(str(path), workspace.blobs, flavour=flavour, run=run)
+    run = workspace.run(run_ref) if run_ref is not None else None
+    if Path(source).exists():
+        manifest = save_model(source, workspace.blobs, flavour=flavour, run=run)
+    else:
+        reference, _, artifact = source.partition(":")
+        try:
+            run = workspace.run(reference)
+        except NotFound:
+            raise NotFound(f"there is no file, folder or run {source!r:.120}") from None
+        manifest = save_artifact(run, artifact or None, workspace.blobs, flavour=flavour)
     registry = Models(workspace.models.root, run_id=run.id if run else None, after=announcer(workspace.path))
     state = registry.get(name).state() if name in registry else ModelState()
     proposal = proposal_for(manifest, state, workspace.blobs)
@@ -442,25 +445,6 @@ def register_command(
 def _say_reasons(proposal: Any, *, as_json: bool) -> None:
     for reason in () if as_json else proposal.get("reasons", ()):
         say(f"  {reason['level']}: {clean(reason['what'])}")
-
-
-def _from_run(workspace: Workspace, source: str, folder: Path) -> tuple[Any, Path]:
-    from runstone.models import Manifest
-    from runstone.models.loading import check_out
-
-    reference, has_name, name = source.partition(":")
-    try:
-        run = workspace.run(reference)
-    except NotFound:
-        raise NotFound(f"there is no file, folder or run {source!r:.120}") from None
-    there = [artifact.name for artifact in run.artifacts]
-    found = [artifact for artifact in run.artifacts if not has_name or artifact.name == name]
-    if not found:
-        raise NotFound(f"run {run.name} has no artifact {name!r:.80}; it has {', '.join(there[:10]) or 'none'}")
-    if len(found) > 1:
-        raise AmbiguousName(f"run {run.name} has several artifacts; name one: {reference}:{there[0]}")
-    check_out(Manifest("files", found[0].files), workspace.blobs, folder)
-    return run, folder if found[0].is_folder else folder / found[0].files[0].path
 
 
 @models_group.command("promote")

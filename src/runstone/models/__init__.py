@@ -6,7 +6,7 @@ from runstone.models.loading import LoadedModel, load_model, load_version, read_
 from runstone.models.manifest import Manifest
 from runstone.models.refs import ModelRef
 from runstone.models.registry import Model, Models, NotApproved, VersionInUse
-from runstone.models.saving import Registration, proposal_for, read_manifest, register, save_model
+from runstone.models.saving import Registration, proposal_for, read_manifest, register, save_artifact, save_model
 from runstone.models.semver import SemVer
 from runstone.models.signature import Signature, SignatureMismatch
 
@@ -33,5 +33,6 @@ __all__ = [
     "read_example",
     "read_manifest",
     "register",
+    "save_artifact",
     "save_model",
 ]

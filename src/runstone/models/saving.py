@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runstone.blobs import Blobs
-from runstone.errors import InvalidValue, NotFound, TrackingWarning
+from runstone.errors import AmbiguousName, InvalidValue, NotFound, TrackingWarning
 from runstone.models.evidence import Proposal, propose
 from runstone.models.flavours import Flavour, Saved, flavour_named, flavour_of
 from runstone.models.history import ModelState, ModelVersion
@@ -127,6 +127,34 @@ def register(models: Models, blobs: Blobs, manifest: Manifest, registration: Reg
         tags=registration.tags,
         notes=registration.notes,
     )
+
+
+def save_artifact(run: RunInfo, name: str | None, blobs: Blobs, *, flavour: str | None = None) -> Manifest:
+    """Return what describes a model that lies in an artifact of a run; nothing is registered by that.
+
+    Args:
+        run: Has the artifact.
+        name: Of the artifact; `None`: the only one.
+        blobs: Where its content lies.
+        flavour: How it is loaded; default: by its file.
+
+    Raises:
+        NotFound: the run has no such artifact; the message names some that it has.
+        AmbiguousName: it has several, and none is named.
+    """
+    from runstone.models.loading import check_out  # which imports this file
+
+    there = [artifact.name for artifact in run.artifacts]
+    found = [artifact for artifact in run.artifacts if name in (None, artifact.name)]
+    if not found:
+        which = "no artifact" if name is None else f"no artifact {name!r:.80}"
+        raise NotFound(f"run {run.name} has {which}; it has {', '.join(there[:10]) or 'none'}")
+    if len(found) > 1:
+        raise AmbiguousName(f"run {run.name} has several artifacts; name one of them: {', '.join(there[:10])}")
+    with tempfile.TemporaryDirectory(prefix="runstone-model-") as folder:
+        check_out(Manifest("files", found[0].files), blobs, Path(folder))
+        path = Path(folder) if found[0].is_folder else Path(folder, found[0].files[0].path)
+        return save_model(str(path), blobs, flavour=flavour, run=run)
 
 
 def proposal_for(manifest: Manifest, state: ModelState, blobs: Blobs) -> Proposal:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.console import Console
 
-from runstone import Workspace
+from runstone import NotFound, Workspace
 
 if TYPE_CHECKING:
-    from runstone_sweeps.record import SweepRecord
+    from runstone_sweeps.record import SweepRecord, TrialRecord
     from runstone_sweeps.store import SweepFolder
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,3 +69,19 @@ def make_console() -> Console:
     console = Console(highlight=False, markup=False, emoji=False)
     # A pipe has no width: let no table be cut to 80 columns.
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
+
+
+def find_trial(record: SweepRecord, number: int | None) -> TrialRecord:
+    """Return a trial by its number, or the best one.
+
+    Raises:
+        NotFound: there is no such trial, or none is complete and keeps the constraints.
+    """
+    if number is not None and number not in record.trials:
+        raise NotFound(f"sweep {record.name} has no trial {number}; it has {len(record.trials)}, counted from 0")
+    found = record.best if number is None else record.trials[number]
+    if found is None:
+        broken = any(not one.is_feasible for one in record.trials.values())
+        why = "each complete trial breaks a constraint" if broken else "no trial is complete yet"
+        raise NotFound(f"sweep {record.name} has no best trial: {why}")
+    return found

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from runstone import NotFound, open_workspace
-from runstone_sweeps.cli._shared import find_sweep, make_console, status_of, workspace_option
+from runstone import open_workspace
+from runstone_sweeps.cli._shared import find_sweep, find_trial, make_console, status_of, workspace_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,13 +114,7 @@ def best_command(sweep: str, format_: str | None, trial: int | None, workspace_p
 
     folder = find_sweep(open_workspace(workspace_path), sweep)
     record = folder.read()
-    if trial is not None and trial not in record.trials:
-        raise NotFound(f"sweep {record.name} has no trial {trial}; it has {len(record.trials)}, counted from 0")
-    best = record.best if trial is None else record.trials[trial]
-    if best is None:
-        broken = any(not one.is_feasible for one in record.trials.values())
-        why = "each complete trial breaks a constraint" if broken else "no trial is complete yet"
-        raise NotFound(f"sweep {record.name} has no best trial: {why}")
+    best = find_trial(record, trial)
     match format_:
         case "json":
             click.echo(json.dumps(nest(best.params), indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`sweep report`, `compare`, `export`, `to-optuna`: a sweep as a file, or in another program."""
+"""`sweep report`, `compare`, `export`, `register`, `to-optuna`: a sweep as a file, or in another program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runstone import open_workspace
-from runstone_sweeps.cli._shared import find_sweep, make_console, status_of, workspace_option
+from runstone_sweeps.cli._shared import find_sweep, find_trial, make_console, status_of, workspace_option
 
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
@@ -107,3 +107,33 @@ def to_optuna_command(sweep: str, storage: str, workspace_path: str | None) -> N
     folder = find_sweep(open_workspace(workspace_path), sweep)
     name = copy_once(folder, storage)
     click.echo(f"study {name}")
+
+
+@click.command("register")
+@click.argument("sweep")
+@click.argument("name")
+@click.option("--artifact", help="Which artifact of its run is the model; default the only one.")
+@click.option("--trial", type=click.IntRange(0), help="Another trial than the best one.")
+@click.option("--version", metavar="V", help="A number, or major, minor, patch; default what the evidence says.")
+@click.option("--reason", help="Why a lower number than the proposed one is right.")
+@workspace_option
+def register_command(
+    sweep: str,
+    name: str,
+    artifact: str | None,
+    trial: int | None,
+    version: str | None,
+    reason: str | None,
+    workspace_path: str | None,
+) -> None:
+    """Register the model of SWEEP's best trial as a new version of the model NAME."""
+    from runstone_sweeps.text import clean
+
+    workspace = open_workspace(workspace_path)
+    folder = find_sweep(workspace, sweep)
+    found = find_trial(folder.read(), trial)
+    tags = {"sweep": folder.id, "trial": str(found.number)}
+    made = workspace.register_model(name, found.run_id, artifact=artifact, version=version, reason=reason, tags=tags)
+    click.echo(f"registered {clean(str(made))} from trial {found.number}")
+    for reason_found in made.proposal.get("reasons", ()):
+        click.echo(f"  {reason_found['level']}: {clean(reason_found['what'])}")
