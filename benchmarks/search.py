@@ -106,7 +106,8 @@ class _Sweep:
 
 def quality(*, trials: int, seeds: int, samplers: tuple[str, ...] = ("auto", "tpe", "random")) -> None:
     """Print the best value after so many trials, one after the other; the median over seeds."""
-    print(f"\nBest of {trials} trials, median of {seeds} seeds (best and worst seed; CPU s of a whole sweep)")
+    print("\nThe floor is random points: what a search finds that does not learn.")
+    print(f"Best of {trials} trials, median of {seeds} seeds (best and worst seed; CPU s of a whole sweep)")
     for name, (parameters, objective) in PROBLEMS.items():
         for sampler in samplers:
             found, start = [], time.process_time()

@@ -97,7 +97,8 @@ def latencies_s(folder: Path) -> list[float]:
 def main(*, quick: bool = False) -> None:
     """Print both figures for each place."""
     pruned, trivial = (2, 4) if quick else (20, 100)
-    print(f"\n{'':24}{'stop word after, ms: median':>30}{'largest':>10}{'trials/s':>12}")
+    print("\nThe floor is the same trials without a worker (here).")
+    print(f"{'':24}{'stop word after, ms: median':>30}{'largest':>10}{'trials/s':>12}")
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, executor) in enumerate(PLACES.items()):
             decided = Path(folder) / f"decided.{number}"

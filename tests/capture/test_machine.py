@@ -259,7 +259,7 @@ def test_user_and_host_are_named_as_far_as_allowed(section_of: SectionOf, identi
 def test_process_says_how_it_was_started(section_of: SectionOf) -> None:
     found = values(section_of(read_process, Context(environment={})))
     assert found["argv"][0] == sys.orig_argv[0]
-    assert found["kind"] in ("module", "script")
+    assert found["kind"] in ("module", "script", "command")  # the last where tests run side by side
     assert found["started_at"] > 1.6e9
 
 

@@ -245,9 +245,9 @@ def test_control_characters_of_a_filter_are_not_printed() -> None:
     ],
 )
 def test_hostile_text_is_refused_at_once(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone, whatever else the machine does
     mistake_in(text)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
 
 
 @pytest.mark.parametrize("text", ["(select 1)", "started_at; drop table runs", "1", "name desc desc", "name,", "rowid"])
