@@ -481,10 +481,10 @@ def test_patterns_of_many_wildcards_take_bounded_time(home: Path) -> None:
         pass
     find_runs(home)
     for pattern in ("%" * 1000, "%a" * 1000 + "b", "a%" * 500 + "_" * 500, "_%" * 1000 + "c"):
-        began = time.perf_counter()
+        began = time.process_time()
         find_runs(home, f"params.text like '{pattern}'")
         find_runs(home, f"params.text ilike '{pattern}'")
-        assert time.perf_counter() - began < 1.0
+        assert time.process_time() - began < 1.0
 
 
 def test_a_filter_becomes_bound_parameters_only() -> None:

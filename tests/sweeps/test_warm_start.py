@@ -557,7 +557,7 @@ def test_what_a_trial_used_is_told_with_its_end(trials: Trials, is_warm: bool) -
     text = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {spend!r}])\n{spend}"
     number = trials.start([trials.script(text)], is_warm=is_warm)
     trials.until(lambda: number in trials.ended)
-    assert 0.6 < trials.ended[number].cpu_s < 1.5
+    assert 0.6 < trials.ended[number].cpu_s < 3.0
     assert 60_000_000 < trials.ended[number].max_rss_bytes < 150_000_000
 
 
