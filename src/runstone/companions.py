@@ -39,6 +39,7 @@ class Companions:
         tensorboard: Mirror the run into TensorBoard event files, by a process: here, or where the workspace keeps them.
         started_at: When the run was created, seconds since the epoch: system metrics count their steps from it.
         place: Place in a distributed job; by default what the environment says.
+        handed_over: Folder in which processes of this host hand each other what they know of it.
         trouble: Told what could not be started.
     """
 
@@ -50,8 +51,10 @@ class Companions:
         tensorboard: bool | str | Path,
         started_at: float,
         place: RankPlace | None = None,
+        handed_over: Path | None = None,
         trouble: Callable[[str, Exception], None],
     ) -> None:
+        self._handed_over = handed_over
         self._environment = environment
         self._interval_s = interval_s
         self._tensorboard = tensorboard
@@ -106,6 +109,7 @@ class Companions:
             log_backend=log.backend,
             ranks={name: value for name, value in place._asdict().items() if value is not None} if place else None,
             is_whole=lambda: place.local_rank == 0 if place else _tells_of_host(log),
+            handed_over=self._handed_over,
             note=lambda message: log.write("warning", kind="environment", message=message),
         )
         ending.finish_before_exit(snapshot)

@@ -12,6 +12,7 @@ the default.
 | `RUNSTONE_RUN_ID` | id that the first run of this process takes; set by `sweep run` for each trial |
 | `RUNSTONE_TRIAL` | JSON object with the params of the trial; set by `sweep run` |
 | `RUNSTONE_SEED` | seed of the trial, for the script to use; set by `sweep run` |
+| `RUNSTONE_FACTS` | folder in which trials hand each other what they know of their host; set by `sweep run` |
 | `RUNSTONE_ON_ERROR` | `warn` (default) or `raise`: what happens when something cannot be recorded |
 | `RUNSTONE_SYSTEM_METRICS` | `0`: no system metrics; a number: seconds between them; default 10 |
 | `RUNSTONE_PRICE_PER_KWH` | price of a kilowatt-hour, in any currency, for `runstone runs show` |
@@ -46,6 +47,7 @@ VARIABLES = (
     "RUNSTONE_RUN_ID",
     "RUNSTONE_TRIAL",
     "RUNSTONE_SEED",
+    "RUNSTONE_FACTS",
     "RUNSTONE_ON_ERROR",
     "RUNSTONE_SYSTEM_METRICS",
     "RUNSTONE_PRICE_PER_KWH",
@@ -85,6 +87,12 @@ def workspace_path() -> Path | None:
     """Return the folder that `RUNSTONE_WORKSPACE` names, if it does."""
     value = read("RUNSTONE_WORKSPACE")
     return expanded(value) if value else None
+
+
+def facts_folder() -> Path | None:
+    """Return the folder that `RUNSTONE_FACTS` names, if it does."""
+    value = read("RUNSTONE_FACTS")
+    return Path(value) if value else None
 
 
 def expanded(path: str | Path) -> Path:
@@ -136,7 +144,10 @@ def spill_bytes() -> int:
     Raises:
         InvalidValue: `RUNSTONE_SPILL` says neither `off` nor a size.
     """
-    value = (read("RUNSTONE_SPILL") or "64M").strip()
+    told = read("RUNSTONE_SPILL")
+    if told is None:
+        return 64 << 20
+    value = told.strip()
     if value.lower() in ("0", "off", "false", "no"):
         return 0
     found = re.fullmatch(r"([0-9]{1,15})([kmg]?)(?:i?b)?", value.lower())

@@ -132,6 +132,8 @@ def start_run(
         tensorboard=tensorboard,
         started_at=facts["started_at"],
         place=RankPlace(0, 1, 0, 1, 0) if run_id is None and settings.rank() else None,
+        # The trials of a sweep, and nothing else that inherits their variables.
+        handed_over=settings.facts_folder() if run.id == settings.read("RUNSTONE_RUN_ID") else None,
     )
     return run
 

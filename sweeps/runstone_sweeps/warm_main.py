@@ -63,6 +63,9 @@ class Program:
             if self._code is not None:
                 self._run_script(self._code)
             else:
+                if self._invocation.target.startswith("runstone_sweeps."):
+                    # Where the user's modules import this package it is there already, and runpy would warn of it.
+                    sys.modules.pop(self._invocation.target, None)
                 runpy._run_module_as_main(self._invocation.target)  # type: ignore[attr-defined]
         except BaseException as raised:
             error = raised

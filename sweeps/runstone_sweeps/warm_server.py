@@ -20,6 +20,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -302,7 +303,7 @@ class WarmServer:
     # --- learning --------------------------------------------------------------------------------------------------
 
     def _tell(self, names: list[str], lessons: int) -> None:
-        """Called in a trial at its end: write down what it loaded that does not belong to the user."""
+        """Called in a trial at its end: write down what it loaded that does not belong to the user, and compiled."""
         found = []
         for name in names:
             module = sys.modules.get(name)
@@ -311,7 +312,7 @@ class WarmServer:
             if name.partition(".")[0] in OWN or not is_own(module):
                 found.append(name)
         with contextlib.suppress(OSError), open(f"/proc/{self._pid}/fd/{lessons}", "wb") as file:  # noqa: PTH123
-            file.write(json.dumps(found).encode())
+            file.write(json.dumps({"modules": found, "patterns": _patterns()}).encode())
 
     def _learn(self, lessons: int) -> None:
         """Import what a trial had to load by itself, for those after it."""
@@ -320,9 +321,13 @@ class WarmServer:
             file.seek(0)
             text = file.read()
         try:
-            names = [name for name in json.loads(text) if name not in sys.modules]
+            told = json.loads(text)
         except ValueError:
             return  # it was killed
+        names = [name for name in told["modules"] if name not in sys.modules]
+        for pattern, flags in told["patterns"]:
+            with contextlib.suppress(Exception):
+                re.compile(pattern, flags)
         if not names:
             return
         for name in names:
@@ -361,6 +366,12 @@ def _import(entry: str) -> None:
             __import__(name, {}, {}, [taken], 0)  # a module inside it; or nothing, which the trial itself finds out
     except BaseException as error:
         raise Unfit(f"import {name} failed: {type(error).__name__}: {error}") from None
+
+
+def _patterns() -> list[tuple[str, int]]:
+    """Return the regular expressions that are compiled here; each process would compile them once more."""
+    known: dict[Any, Any] = getattr(re, "_cache", {})
+    return [(key[1], int(key[2])) for key in list(known) if len(key) == 3 and isinstance(key[1], str)]
 
 
 def _taken_output() -> bytes:

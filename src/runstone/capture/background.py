@@ -46,6 +46,7 @@ def start_background(
     ranks: Mapping[str, int] | None = None,
     is_whole: Callable[[], bool] = lambda: True,
     second_look_s: float = SECOND_LOOK_S,
+    handed_over: Path | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Background:
     """Begin to write `environment.<writer>.json` and `code.<writer>.patch` into a run's folder.
@@ -55,6 +56,7 @@ def start_background(
 
     Once, after `second_look_s` or when `look_again` is called before, a second look is taken at what a program changes
     after `start_run`: frameworks, their flags, libraries, variables, packages. What changed is added to the snapshot.
+    Where the run ends before the first look began, that one has seen everything.
 
     Args:
         run_path: The run's folder; it exists.
@@ -67,6 +69,8 @@ def start_background(
         is_whole: Asked by the thread; `False`: another rank of this host tells of machine and code, and this process
             only of itself.
         second_look_s: Seconds until the second look.
+        handed_over: Folder in which processes of this host hand each other what they read; see
+            `runstone.capture.handover`.
         note: Told, by the thread, why something could not be written.
     """
     note_main()
@@ -79,6 +83,7 @@ def start_background(
         ranks=ranks,
         is_whole=is_whole,
         second_look_s=second_look_s,
+        handed_over=handed_over,
         note=note,
     )
 
@@ -97,8 +102,10 @@ class Background:
         ranks: Mapping[str, int] | None,
         is_whole: Callable[[], bool],
         second_look_s: float,
+        handed_over: Path | None,
         note: Callable[[str], None],
     ) -> None:
+        self._handed_over = handed_over
         self._note = note
         self._run_path = run_path
         self._writer = writer
@@ -114,8 +121,9 @@ class Background:
         # Not an event: its lock would be copied by a fork, perhaps while the thread holds it.
         self._is_awaited = False
         self._is_second_due = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._bell, self._gun = threading.Lock(), threading.Lock()
+        for lock in (self._bell, self._gun):
+            lock.acquire()
         self._paused = threading.local()
         #: Why something could not be written, if so; final once `join` has returned true.
         self.error: Exception | None = None
@@ -143,6 +151,8 @@ class Background:
         until = self._until if timeout_s is None else time.monotonic() + timeout_s
         if until > time.monotonic():
             self._is_awaited = True  # no more courtesy
+            with contextlib.suppress(RuntimeError):  # fired before
+                self._gun.release()
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             return False
@@ -160,9 +170,9 @@ class Background:
         self._paused.at = time.thread_time()
 
     def _work(self) -> None:
-        began = time.monotonic()
-        while not self._is_awaited and time.monotonic() < began + _HEAD_START_S:
-            time.sleep(_HEAD_START_S / 10)
+        self._gun.acquire(timeout=_HEAD_START_S)
+        # The end of a very short run: what the program imported and set is there already.
+        is_late = self._is_second_due
         try:
             for module in _IN_STEPS:
                 with importing:
@@ -179,9 +189,12 @@ class Background:
                 is_whole=self._is_whole(),
                 pause=self._pause,
                 keep_patch=self._keep_patch,
+                handed_over=self._handed_over,
                 timeout_s=max(0.5, self._until - time.monotonic()),
             )
             self._write_snapshot(snapshot)
+            if is_late:
+                return
             self._second = threading.Thread(
                 target=self._look_again, args=(snapshot,), name="runstone-environment-later", daemon=True
             )

@@ -67,7 +67,7 @@ def read_git(facts: Facts, context: Context) -> None:
     program = shutil.which("git", path=context.environment.get("PATH"))
     if program is None:
         raise absent("git is not installed")
-    checkout = _find_checkout(program, context)
+    checkout = find_checkout(program, context)
     facts.put("root", str(checkout.root))
     facts.read("commit", lambda: checkout.head().commit, if_none="no commit yet")
     facts.read("branch", lambda: checkout.head().branch, if_none="detached HEAD")
@@ -88,7 +88,7 @@ class _Head:
     changed: tuple[str, ...]
 
 
-class _Checkout:
+class Checkout:
     """A working tree, and questions to it; an answer that several fields need is asked for once."""
 
     def __init__(self, program: str, root: Path, superproject: str, context: Context) -> None:
@@ -204,11 +204,11 @@ def _refusal(output: Output) -> Missing:
     return Missing("error", f"git ended with {output.code}: {error.splitlines()[0] if error else 'no message'}")
 
 
-def _find_checkout(program: str, context: Context) -> _Checkout:
+def find_checkout(program: str, context: Context) -> Checkout:
     """Return the checkout that the script lies in, else that of the working folder."""
     missing = absent("not a git repository")
-    for folder in _starting_points():
-        asked = _Checkout(program, folder, "", context)
+    for folder in starting_points():
+        asked = Checkout(program, folder, "", context)
         try:
             answer = asked.git(
                 "rev-parse", "--is-inside-work-tree", "--show-toplevel", "--show-superproject-working-tree"
@@ -221,11 +221,12 @@ def _find_checkout(program: str, context: Context) -> _Checkout:
         if is_inside != "true" or not root:
             missing = absent("a repository without working tree")
             continue
-        return _Checkout(program, Path(root), superproject.strip(), context)
+        return Checkout(program, Path(root), superproject.strip(), context)
     raise missing
 
 
-def _starting_points() -> Iterator[Path]:
+def starting_points() -> Iterator[Path]:
+    """Yield the folders that a checkout is looked for in, the first that has one counts."""
     file = entry_file()
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name.partition(".")[0].startswith("runstone"):
@@ -261,13 +262,13 @@ def _whole_entries(output: Output) -> tuple[str, ...]:
     return tuple(os.fsdecode(entry) for entry in entries[:-1])
 
 
-def _describe(checkout: _Checkout) -> str:
+def _describe(checkout: Checkout) -> str:
     if checkout.head().commit is None:
         raise absent("no commit yet")
     return checkout.git("describe", "--tags", "--always").data.decode(errors="replace").strip()
 
 
-def _remote(checkout: _Checkout) -> str | None:
+def _remote(checkout: Checkout) -> str | None:
     """Return the address of `origin`, else of the first remote, without user and password."""
     remotes = {key: value for key, value in checkout.settings().items() if key.startswith("remote.")}
     if not remotes:
@@ -275,7 +276,7 @@ def _remote(checkout: _Checkout) -> str | None:
     return redact.url(remotes.get("remote.origin.url") or next(iter(remotes.values())))
 
 
-def _submodules(checkout: _Checkout) -> list[JSON] | None:
+def _submodules(checkout: Checkout) -> list[JSON] | None:
     """Return path, recorded commit and whether another one is checked out."""
     if not (checkout.root / ".gitmodules").is_file():
         return None
@@ -306,7 +307,7 @@ class _Patch:
     is_truncated: bool = False
 
 
-def _keep_patch(checkout: _Checkout, context: Context) -> dict[str, JSON] | None:
+def _keep_patch(checkout: Checkout, context: Context) -> dict[str, JSON] | None:
     if not context.privacy.keep_code:
         raise Missing("redacted", "switched off by privacy.keep_code")
     head = checkout.head()
@@ -349,7 +350,7 @@ def _is_large(path: Path) -> bool:
         return False
 
 
-def _add_changes(patch: _Patch, checkout: _Checkout, head: _Head, large: list[str]) -> None:
+def _add_changes(patch: _Patch, checkout: Checkout, head: _Head, large: list[str]) -> None:
     base = head.commit
     if base is None:
         # Before the first commit: against the tree without files, whose id depends on the hash in use.

@@ -60,6 +60,13 @@ def read_container(facts: Facts, context: Context) -> None:
     facts.read("vm", lambda: _virtual_machine(context), if_none="no sign of a virtual machine")
 
 
+def container_key(context: Context) -> list[str | None]:
+    """Return the variables that tell of containers and pods."""
+    kubernetes = ("KUBERNETES_SERVICE_HOST", "POD_NAMESPACE", "POD_NAME", "NODE_NAME", "HOSTNAME")
+    names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "container", *kubernetes)
+    return [context.environment.get(name) for name in names]
+
+
 def _kind(context: Context) -> str | None:
     if "APPTAINER_CONTAINER" in context.environment or "SINGULARITY_CONTAINER" in context.environment:
         return "apptainer"

@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -26,6 +27,11 @@ def read_os(facts: Facts, context: Context) -> None:
     facts.read("libc", _libc)
     facts.read("boot_id", lambda: context.text("proc/sys/kernel/random/boot_id"))
     facts.read("uptime_s", lambda: float(context.text("proc/uptime").split()[0]))
+
+
+def renew_os(values: dict[str, Any], context: Context) -> None:
+    """Set how long the machine has been up."""
+    values["uptime_s"] = float(context.text("proc/uptime").split()[0])
 
 
 def _distribution(context: Context) -> str | None:
@@ -59,6 +65,11 @@ def read_cpu(facts: Facts, context: Context) -> None:
     facts.read("mhz", lambda: _mhz(described("cpu MHz")), if_none="/proc/cpuinfo does not tell")
     facts.read("has_smt", lambda: context.text("sys/devices/system/cpu/smt/active") == "1")
     facts.read("numa_nodes", lambda: _numa_nodes(context.root / "sys/devices/system/node"))
+
+
+def cpu_key(_: Context) -> list[int]:
+    """Return the processors that this process may use."""
+    return sorted(_affinity()) if hasattr(os, "sched_getaffinity") else []
 
 
 class _Description:
@@ -130,11 +141,17 @@ def read_memory(facts: Facts, context: Context) -> None:
         facts.read("swap_bytes", lambda: psutil.swap_memory().total)
 
 
+def renew_memory(values: dict[str, Any], context: Context) -> None:
+    """Set what is free."""
+    values["available_bytes"] = _meminfo(context, "MemAvailable")
+
+
 def _meminfo(context: Context, name: str) -> int:
-    found = re.search(rf"^{name}:\s*(\d+)( kB)?", context.text("proc/meminfo"), re.MULTILINE)
-    if not found:
+    _, found, after = f"\n{context.text('proc/meminfo')}".partition(f"\n{name}:")
+    words = after.partition("\n")[0].split()
+    if not found or not words or not words[0].isdecimal():
         raise absent(f"/proc/meminfo has no {name}")
-    return int(found[1]) * (1024 if found[2] else 1)
+    return int(words[0]) * (1024 if words[1:2] == ["kB"] else 1)
 
 
 def _chosen(context: Context) -> str | None:

@@ -19,6 +19,7 @@ from runstone.capture.context import Context
 from runstone.capture.facts import Facts, absent
 
 _HEAD_BYTES = 4096
+_CONDA_FOLDER = "conda-meta"
 _LARGEST_CONDA_FILE = 32 << 20
 _NAME = re.compile(r"^Name:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 _VERSION = re.compile(r"^Version:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
@@ -56,7 +57,7 @@ def packages_key() -> tuple[tuple[str, float], ...]:
 
 def _changed_at(folder: str) -> float:
     try:
-        return Path(folder).stat().st_mtime
+        return os.stat(folder).st_mtime  # noqa: PTH116  # strings all the way: this is asked for each trial of a sweep
     except OSError:
         return 0.0
 
@@ -111,10 +112,16 @@ def _stated(path: Path) -> tuple[str, str]:
     raise ValueError("states no name or no version")
 
 
+def conda_key(context: Context) -> list[Any]:
+    """Return what tells that conda's packages are still the same: the environment, and when it last changed."""
+    prefix = context.environment.get("CONDA_PREFIX") or sys.prefix
+    return [prefix, _changed_at(f"{prefix}/{_CONDA_FOLDER}")]
+
+
 def read_conda(facts: Facts, context: Context) -> None:
     """The addresses that conda would install this environment from again, as `conda list --explicit` has them."""
     prefix = Path(context.environment.get("CONDA_PREFIX") or sys.prefix)
-    folder = prefix / "conda-meta"
+    folder = prefix / _CONDA_FOLDER
     if not folder.is_dir():
         raise absent("not a conda environment")
     facts.put("prefix", str(prefix))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import sysconfig
+from typing import Any
 
 from runstone.capture.context import Context
 from runstone.capture.facts import Facts, Missing
@@ -25,6 +26,12 @@ def read_python(facts: Facts, context: Context) -> None:
     facts.read("flags", _flags)
     facts.read("is_free_threaded", lambda: bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
     facts.read("hash_seed", lambda: _hash_seed(context.environment.get("PYTHONHASHSEED")))
+
+
+def python_key(context: Context) -> list[Any]:
+    """Return what of it differs between processes of one interpreter."""
+    names = ("CONDA_DEFAULT_ENV", "PYTHONHASHSEED")
+    return [*map(context.environment.get, names), list(sys.flags)]
 
 
 def _flags() -> dict[str, int | bool]:

@@ -32,7 +32,10 @@ def filesystem_type(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) 
         fields = left.split()
         if len(fields) < 5 or not right:
             continue
-        mount = os.fsencode(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4]))
+        point = fields[4]
+        if "\\" in point:
+            point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), point)
+        mount = os.fsencode(point)
         inside = target == mount or target.startswith(mount.rstrip(b"/") + b"/")
         # of two mounts on one point the later one covers the earlier
         if inside and len(mount) >= best:

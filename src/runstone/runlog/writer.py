@@ -1,7 +1,8 @@
 """The files of one writer process in one run folder. Knows bytes and files, not what a run means.
 
 One keeper thread a writer does what the training thread must not: it prepares segments, beats the heart and syncs
-each second. It starts with the first file that needs it and ends with `close`.
+each second. It starts with the first file that needs it and ends with `close`. Launchers have no points, and one
+process may launch a hundred runs a second: theirs share one keeper.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class RunLog:
         self._lock = threading.RLock()
         self._bell = _Bell()
         self._keeper: threading.Thread | None = None
+        self._being_cared_for = threading.Lock()
         self._status: StatusFile | None = None
         self._journal: int | None = None
         self._is_closed = False
@@ -167,7 +169,9 @@ class RunLog:
                 events.append({"event": "created", "at": self._clock(), **created})
             self._make_files(f"{name}.status", f"journal.{name}.jsonl", b"".join(map(fmt.encode_event, events)))
             self._needs_files = False
-            if self.role != "edit":
+            if self.role == "launcher":
+                _watch_over(self)
+            elif self.role != "edit":
                 self._keeper = threading.Thread(target=self._keep, name="runstone-keeper", daemon=True)
                 try:
                     self._keeper.start()
@@ -213,6 +217,12 @@ class RunLog:
                 continue
             next_sync = time.monotonic() + _SYNC_S
             self.care()
+
+    def care_if_open(self) -> None:
+        """Do that unless the log is closed, which waits meanwhile."""
+        with self._being_cared_for:
+            if not self._is_closed:
+                self.care()
 
     def care(self) -> None:
         """Beat the heart and bring all to the disk: what the keeper does each second."""
@@ -314,6 +324,8 @@ class RunLog:
                 return
             self._is_closed = True
         self._bell.ring()
+        if self._being_cared_for.acquire(timeout=_JOIN_S):  # by the keeper of all launchers, if at all
+            self._being_cared_for.release()
         if self._keeper is not None and self._keeper is not threading.current_thread():
             # a second is plenty, except on a disk that hangs, or for a signal handler that stands in its way
             self._keeper.join(timeout=_JOIN_S)
@@ -329,6 +341,7 @@ class RunLog:
             self.points = ClosedPoints(self.points.dropped)
             os.close(self._directory)
         _live.discard(self)
+        _launchers.pop(id(self), None)
 
     def _become_child(self) -> None:
         """Run in a forked child, with one thread and locks in any state: let go, start over as a new writer."""
@@ -408,13 +421,61 @@ def _reread_control(directory: int, control: bytearray) -> None:
             os.close(fd)
 
 
+class _CommonKeeper:
+    """Cares for all launchers of this process, each second, as long as there are some."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Make sure that the thread runs."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._thread = threading.Thread(target=self._keep, name="runstone-launchers", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # no thread to be had, as for any other writer
+                self._thread = None
+
+    def _keep(self) -> None:
+        while True:
+            time.sleep(_SYNC_S)
+            for log in _open_launchers():
+                log.care_if_open()
+            with self._lock:
+                if not _open_launchers():
+                    self._thread = None
+                    return
+
+
+def _open_launchers() -> list[RunLog]:
+    """Return the open logs of launchers."""
+    found = [reference() for reference in list(_launchers.values())]
+    return [log for log in found if log is not None and not log._is_closed]
+
+
+def _watch_over(log: RunLog) -> None:
+    _launchers[id(log)] = weakref.ref(log)
+    _common_keeper.start()
+
+
+# By identity, and no `WeakSet`: another thread may add one while the keeper looks.
+_launchers: dict[int, weakref.ref[RunLog]] = {}
+_common_keeper = _CommonKeeper()
+
 # The open writers of this process, for the fork hook; no one else uses it.
 _live: weakref.WeakSet[RunLog] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    global _common_keeper  # its lock may be held by a thread that is not here
+    _common_keeper = _CommonKeeper()
+    _launchers.clear()
     for log in list(_live):
         log._become_child()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+# Before: what is the same in all forks, and takes the kernel 0.2 ms, is asked for once.
+os.register_at_fork(before=boot_id, after_in_child=_after_fork_in_child)
