@@ -25,6 +25,8 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("RUNSTONE_ON_ERROR", "raise")
     monkeypatch.setenv("RUNSTONE_SYSTEM_METRICS", "0")  # tests of what is logged would see them after a second
+    # checkouts that tests make stay as they made them, whichever program of theirs runs there
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     # a run that names no workspace must never find the one of whoever runs the tests
     monkeypatch.setenv("RUNSTONE_WORKSPACE", str(tmp_path / ".runstone"))

@@ -55,7 +55,7 @@ def with_parameters(body: str) -> str:
         ),
         (
             GOOD.replace("trials: 4\n", ""),
-            "trials: is missing; say how many trials to run, or give a timeout",
+            "trials: is missing; say how many trials to run, or give a timeout or a budget",
         ),
         (
             GOOD.replace("minimize", "minimise"),

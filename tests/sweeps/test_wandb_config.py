@@ -195,7 +195,7 @@ def test_several_metrics_of_theirs_are_several_of_ours(tmp_path: Path) -> None:
             {"parameters": {"x": {"distribution": "log_uniform", "min": -1, "max": 1000}}},
             "parameters.x.max: is 1000; it is an exponent of e, so a float holds it up to 700",
         ),
-        ({"run_cap": None}, "run_cap: is missing; say how many trials to run, or give a timeout"),
+        ({"run_cap": None}, "run_cap: is missing; say how many trials to run, or give a timeout or a budget"),
         ({"run_cap": 0}, "run_cap: is 0; it must be at least 1"),
     ],
 )
