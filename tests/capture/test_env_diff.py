@@ -18,6 +18,8 @@ from runstone.capture import snapshot
 from runstone.cli.main import run as runstone_command
 from runstone.environments import EnvironmentDiff, diff_environments, patch_files
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def here() -> dict[str, Any]:
@@ -60,7 +62,19 @@ def test_what_is_never_the_same_is_left_out(here: dict[str, Any]) -> None:
         container__id="abc",
     )
     assert rows(diff_environments(here, later)) == []
-    assert diff_environments(here, snapshot()).is_equal
+
+
+def test_two_snapshots_of_one_process_are_equal() -> None:
+    # In a process of its own: threads that other tests left here may import and set what they like.
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from runstone.environments import diff_environments\n"
+        "from tests.capture.test_env_diff import rows, snapshot\n"
+        "found = diff_environments(snapshot(), snapshot())\n"
+        "print(rows(found), found.is_equal)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[] True"
 
 
 def test_groups_come_in_the_order_in_which_they_matter(here: dict[str, Any]) -> None:
