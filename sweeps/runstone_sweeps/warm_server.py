@@ -39,6 +39,8 @@ from runstone_sweeps.warm_main import Program, first_of_path, full_path, is_own,
 # The first trials tell what they load later than at their top; those after them find it there.
 _LEARN_FROM = 3
 _at_exit = atexit.register
+# Threads that hold still at a fork and are started again by it: jemalloc's own, which pyarrow's pool of memory has.
+_FORK_SAFE = frozenset({"jemalloc_bg_thd"})
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/accel", "/dev/neuron")
 
 
@@ -107,9 +109,9 @@ class WarmServer:
         if pid == 0:
             os._exit(0)
         os.waitpid(pid, 0)
-        threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208  # strings all the way
-        if threads > 1:
-            raise Unfit(f"the modules started {threads - 1} threads when they were imported")
+        if names := _foreign_threads(self._pid):
+            more = f"{len(names)} threads" if len(names) > 1 else "a thread"
+            raise Unfit(f"the modules started {more} when they were imported: {', '.join(sorted(set(names)))}")
         if set(children_of(self._pid)) - self._trials.keys():
             raise Unfit("the modules started processes when they were imported")
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # as above
@@ -392,6 +394,19 @@ def _installed_at() -> list[int]:
     for folder in folders:
         with contextlib.suppress(OSError):
             found.append(os.stat(folder).st_mtime_ns)  # noqa: PTH116  # strings all the way
+    return found
+
+
+def _foreign_threads(pid: int) -> list[str]:
+    """Return the names of the threads beside the main one that a fork would lack."""
+    found = []
+    for task in os.listdir("/proc/self/task"):  # noqa: PTH208  # strings all the way
+        if task == str(pid):
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm") as file:  # noqa: PTH123  # as above
+            name = file.read().strip()
+            if name not in _FORK_SAFE:
+                found.append(name)
     return found
 
 

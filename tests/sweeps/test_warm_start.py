@@ -323,7 +323,7 @@ def test_a_file_that_stands_in_for_a_loaded_module_makes_it_start_cold(trials: T
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "1 threads"),
+        ("import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "started a thread"),
         (
             "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])",
             "processes",
@@ -592,3 +592,16 @@ def test_a_trial_of_torch_trains_the_same_in_a_small_part_of_the_time(folder: Pa
         assert len({words[1] for words in texts}) == 4  # as torch draws it in each process
         assert all(trials.started[number].is_warm for number in warm)
         assert trials.ended[warm[-1]].cpu_s < trials.ended[cold].cpu_s / 8
+
+
+def test_threads_of_a_memory_pool_do_not_keep_trials_from_starting_warm(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with TrialProcesses(preload=["pyarrow"]) as processes:
+        trials = Trials(processes, folder)
+        text = (
+            "import pyarrow\n"
+            "data = pyarrow.array(range(300_000))\n"
+            "print(len(data), pyarrow.default_memory_pool().bytes_allocated() > 0)\n"
+        )
+        for _ in range(2):  # `run` sees to it that it is warm
+            assert trials.run([trials.script(text)]) == (0, "300000 True\n")
