@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from runstone.values import Artifact
 
 _FLUSH_S = 10.0
-# How long registering a model waits for the snapshot of the environment.
-_SNAPSHOT_S = 5.0
 """How long the end of a run waits for values that are still on a GPU."""
+_SNAPSHOT_S = 5.0
+"""How long registering a model waits for the snapshot of the environment."""
 _STOP_REASONS = {fmt.WORD_GO: None, fmt.WORD_STOP: "stop", fmt.WORD_PRUNE: "prune"}
 
 

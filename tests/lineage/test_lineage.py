@@ -31,6 +31,7 @@ def workspace(home: Path) -> runstone.Workspace:
 def _made(home: Path) -> Path:
     with runstone.start_run(project="credit", name="clean", workspace=home, environment=False) as run:
         run._event("input", kind="dataset", name="raw", version="1", hash="a" * 64)
+        run._event("output", kind="dataset", name="loans", version="3", hash="b" * 64)
         add_dataset(home, "loans", 3, "b", run_id=run.id)
     add_dataset(home, "raw", 1, "a", url="s3://lake/raw.csv")
     for number, model in enumerate(("credit-risk", "credit-risk", None)):
@@ -283,3 +284,17 @@ def test_graphviz_reads_what_is_written_for_it(workspace: runstone.Workspace) ->
     except FileNotFoundError:
         pytest.skip("graphviz is not installed")
     assert drawn.returncode == 0, drawn.stderr
+
+
+def test_data_that_a_run_used_came_from_its_file_and_not_from_the_run(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw.csv").write_text("a\n1\n")
+    (tmp_path / "clean.csv").write_text("a\n2\n")
+    with runstone.start_run(workspace=home, environment=False, on_error="raise", name="cleaner") as run:
+        run.use_dataset(tmp_path / "raw.csv", name="raw")
+        run.log_dataset(tmp_path / "clean.csv", name="clean")
+    workspace = runstone.open_workspace(home)
+    assert not workspace.lineage("dataset:raw@1", down=False).of_kind("run")
+    above = workspace.lineage("dataset:clean@1", down=False)
+    assert [node.key for node in above.of_kind("run")] == [f"run:{run.id}"]
+    assert {node.key for node in above.of_kind("dataset")} == {"dataset:raw@1", "dataset:clean@1"}
+    assert [node.label for node in above.of_kind("source")] == [str(tmp_path / "raw.csv")]

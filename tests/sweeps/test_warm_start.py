@@ -323,7 +323,10 @@ def test_a_file_that_stands_in_for_a_loaded_module_makes_it_start_cold(trials: T
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "started a thread"),
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+            "started a thread",
+        ),
         (
             "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])",
             "processes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,11 @@ def build(workspace: Path, *, artifacts: Blobs | None = None) -> Graph:
         LedgerDamaged: the history of a dataset or a model was changed.
     """
     graph = Graph()
-    versions = _add_datasets(graph, workspace)
+    runs = list(_runs(workspace, artifacts is not None))
+    made = {(link.get("name"), link.get("hash")) for run in runs for link in run.links if link["event"] == "output"}
+    versions = _add_datasets(graph, workspace, made)
     for folder in ledgers(workspace / "models"):
         _add_model(graph, Ledger(folder), artifacts)
-    runs = list(_runs(workspace, artifacts is not None))
     used = {link.get("hash") for run in runs for link in run.links if link.get("kind") == "artifact"}
     for run in runs:
         _add_run(graph, run, versions)
@@ -87,8 +88,12 @@ def model_key(name: str, version: object) -> str:
 # --- histories ------------------------------------------------------------------------------------------------------
 
 
-def _add_datasets(graph: Graph, workspace: Path) -> dict[tuple[str, str], str]:
-    """Add all versions of datasets; return their keys by name and hash of the content."""
+def _add_datasets(graph: Graph, workspace: Path, made: Collection[tuple[Any, Any]]) -> dict[tuple[str, str], str]:
+    """Add all versions of datasets; return their keys by name and hash of the content.
+
+    A run that used data which had no version yet entered it into the history. That does not make it the run's: what
+    runs made stands in `made`, and everything else came from where it was read.
+    """
     keys: dict[tuple[str, str], str] = {}
     same: dict[str, list[str]] = {}
     for folder in ledgers(workspace / "datasets"):
@@ -106,9 +111,7 @@ def _add_datasets(graph: Graph, workspace: Path) -> dict[tuple[str, str], str]:
                 "files": version.file_count,
             }
             graph.add(Node(key, "dataset", str(version), version.added_at, facts=facts))
-            if version.run_id:
-                graph.join(f"run:{version.run_id}", key, "made")
-            else:
+            if (state.name, version.manifest) not in made:
                 _add_source(graph, key, version.source)
             if version.revoked is not None:
                 graph.revoked[key] = version.revoked.reason
