@@ -26,7 +26,7 @@ demo: install
 	@cd examples/digits && ../../$(BIN)/sweep run sweep.yaml --new
 
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --reruns 1
 
 lint: install
 	$(BIN)/ruff check .
