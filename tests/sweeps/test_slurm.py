@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ SCANCEL = """\
 #!/bin/sh
 echo "$@" >> "$PLAYED/scancel"
 for file in "$PLAYED"/pid.$1 "$PLAYED"/pid.$1_*; do
-    [ -f "$file" ] && kill -TERM "-$(cat "$file")" 2>/dev/null
+    [ -s "$file" ] && kill -s TERM -- "-$(cat "$file")" 2>/dev/null
 done
 exit 0
 """
@@ -108,7 +109,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PLAYED", str(played))
     yield played
     for path in played.glob("pid.*"):
-        subprocess.run(["/bin/kill", "-KILL", f"-{path.read_text().strip()}"], check=False, capture_output=True)
+        with contextlib.suppress(ValueError, ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
 
 
 def test_workers_are_an_array_with_the_options_of_the_config_and_are_cancelled_at_the_end(
