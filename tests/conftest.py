@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from runstone import settings
 from runstone.current import set_current
+
+# What is tried is the same each time, so that a change is judged by what it changes; `make soak` looks for new cases.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("default" if os.environ.get("RUNSTONE_SOAK") else "same")
 
 # Started in the background or by nohup, a process is deaf to these, and so would be those that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from runstone.errors import InvalidValue
@@ -47,8 +47,11 @@ def test_a_histogram_comes_back_from_a_tensor_as_it_was(values: list[float], bin
 def test_a_histogram_of_tensorboardx_has_the_counts_of_numpy(values: list[float], bins: int) -> None:
     from tensorboardX.summary import make_histogram
 
+    try:
+        counts, edges = np.histogram(values, bins)
+    except ValueError:  # NumPy has no edges that close together, and tensorboardX asks NumPy
+        reject()
     found = of_message(make_histogram(np.array(values), bins))
-    counts, edges = np.histogram(values, bins)
     used = np.flatnonzero(counts)
     assert found["counts"] == counts[used[0] : used[-1] + 1].tolist()
     expected = edges[used[0] : used[-1] + 2].tolist()
