@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import runstone
 from runstone_integrations._keras_files import Files
 from runstone_integrations._keras_hooks import QuietHooks
 from runstone_integrations._keras_model import describe_model, is_on_jax, iterations, learning_rate
+from runstone_integrations._keras_order import RowsInOrder
 from runstone_integrations._keras_resume import earlier_fits, last_step, next_step
 from runstone_integrations._keras_values import is_on_gpu, scalar
 from runstone_integrations._pytorch_ranks import Ranks, rank_and_size
@@ -78,8 +80,8 @@ class TrackingCallback(QuietHooks):
             `on_error="raise"`.
     """
 
-    # Without this, a batch hook in one callback makes Keras (on JAX and TensorFlow) wait for every batch in all of
-    # them. It holds: the axis is locked, and a run takes points from any thread.
+    # Without this, a batch hook in one callback makes Keras wait for every batch in all of them. It holds: the axis is
+    # locked, rows are put in order, and a run takes points from any thread.
     async_safe = True
 
     def __init__(
@@ -127,6 +129,8 @@ class TrackingCallback(QuietHooks):
         self._warned: set[str] = set()
 
         self._axis = StepAxis()
+        self._rows = RowsInOrder(self._log_row)
+        self._thread = 0  # in which the fit began; Keras may call the hooks of batches in others
         self._is_axis_placed = False
         self._fits: list[dict[str, Any]] = []
         self._is_in_fit = False
@@ -210,6 +214,7 @@ class TrackingCallback(QuietHooks):
         self._epoch = self._number_of_epoch(epoch)
         self._place_axis(run)
         self._axis.start_epoch()
+        self._rows.start(self._axis.next_step)
         self._is_in_epoch = True
         self._is_apart = False
         self._epoch_began_s = time.perf_counter()
@@ -239,15 +244,12 @@ class TrackingCallback(QuietHooks):
         if self._last_batch_number is not None and (whole_number(batch) or 0) > self._last_batch_number:
             batch = self._last_batch_number
         step = self._axis.end_batch(batch)
-        if self._every_n and self._is_due(step):
-            self._last_batch_logged = step
-            row = {f"batch/{name}": value for name, value in self._scalars(logs).items()}
-            # On JAX the optimizer's own variables are stale within an epoch.
-            if row and not is_on_jax(self.model):
-                rate = learning_rate(self.model)
-                if rate is not None:
-                    row["batch/learning_rate"] = rate
-            run.log(row, step=step)
+        row = self._row_of_batch(step, logs) if self._every_n else None
+        if threading.get_ident() == self._thread:
+            if row:
+                run.log(row, step=step)
+        elif self._every_n:
+            self._rows.put(step, row, width=self._width())
         if run.should_stop:
             self._obey(run)
 
@@ -261,6 +263,7 @@ class TrackingCallback(QuietHooks):
         self._place_axis(run)
         if not self._is_in_epoch:
             self._epoch = self._number_of_epoch(epoch)
+        self._rows.flush()
         step = self._axis.end_epoch()
         self._is_in_epoch = False
         row = self._scalars(logs)
@@ -365,6 +368,7 @@ class TrackingCallback(QuietHooks):
 
     def _begin_fit(self, run: runstone.Run) -> None:
         self._is_in_fit = True
+        self._thread = threading.get_ident()
         self._is_in_epoch = False
         self._epoch = None
         with self._guarded():
@@ -427,6 +431,8 @@ class TrackingCallback(QuietHooks):
 
     def _leave_fit(self) -> None:
         self._is_in_fit = False
+        with self._guarded():
+            self._rows.flush()
         if self._ranks is not None:
             self._ranks.end()
             self._ranks = None
@@ -456,16 +462,35 @@ class TrackingCallback(QuietHooks):
 
     # --- metrics --------------------------------------------------------------------------------------------
 
+    def _row_of_batch(self, step: int, logs: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if not self._is_due(step):
+            return None
+        self._last_batch_logged = step
+        row = {f"batch/{name}": value for name, value in self._scalars(logs).items()}
+        # On JAX the optimizer's own variables are stale within an epoch.
+        if row and not is_on_jax(self.model):
+            rate = learning_rate(self.model)
+            if rate is not None:
+                row["batch/learning_rate"] = rate
+        return row
+
+    def _log_row(self, step: int, row: dict[str, Any]) -> None:
+        if self._run is not None:
+            self._run.log(row, step=step)
+
+    def _width(self) -> int:
+        """Return how many batches Keras tells of as one."""
+        return whole_number(getattr(self.model, "steps_per_execution", 1)) or 1
+
     def _is_due(self, step: int) -> bool:
         """Return whether an n-th batch lies in the one that ended, which `steps_per_execution` makes several."""
-        width = whole_number(getattr(self.model, "steps_per_execution", 1)) or 1
-        is_nth = (step + 1) // self._every_n > max(0, step + 1 - width) // self._every_n
+        is_nth = (step + 1) // self._every_n > max(0, step + 1 - self._width()) // self._every_n
         return is_nth and step != self._last_batch_logged  # both names of a hook may be called
 
     def _find_last_batch_number(self) -> int | None:
         """Return the number of an epoch's last batch where Keras may name a later one: that of a whole execution."""
         steps = whole_number(self.params.get("steps"))
-        is_rounded = (whole_number(getattr(self.model, "steps_per_execution", 1)) or 1) > 1
+        is_rounded = self._width() > 1
         return steps - 1 if steps is not None and is_rounded else None
 
     def _scalars(self, logs: Mapping[str, Any] | None) -> dict[str, Any]:
