@@ -19,6 +19,10 @@ NAMES = (
     "workers",
     "blobs",
     "datasets",
+    "queries",
+    "comparing",
+    "serving",
+    "ingest",
 )
 
 

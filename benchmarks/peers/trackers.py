@@ -132,7 +132,8 @@ def pack_runstone() -> None:
     import runstone
 
     workspace = runstone.open_workspace(".runstone")
-    workspace.seal(workspace.run("run").id)
+    for folder in workspace.run_folders():  # not asked for by name: that would make the index, which is derived
+        workspace.seal(folder.name)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from runstone.errors import (
     RunNotFound,
     RunstoneError,
     TrackingWarning,
+    Unavailable,
     WorkspaceNotFound,
 )
 from runstone.params import flatten_params
@@ -43,6 +44,7 @@ from runstone.workspace import LaunchedRun, Workspace, ensure_workspace, open_wo
 
 if TYPE_CHECKING:
     from runstone.comparison import Comparison, compare
+    from runstone.datasets import DatasetVersion
     from runstone.models import LoadedModel, ModelVersion, load_model
     from runstone.query import RunTable
     from runstone.runinfo import RunInfo
@@ -56,6 +58,7 @@ __all__ = [
     "Artifact",
     "Attempt",
     "Comparison",
+    "DatasetVersion",
     "Failure",
     "FileEntry",
     "FormatError",
@@ -83,6 +86,7 @@ __all__ = [
     "Series",
     "Status",
     "TrackingWarning",
+    "Unavailable",
     "Workspace",
     "WorkspaceNotFound",
     "__version__",
@@ -107,6 +111,7 @@ _LAZY = {
     ),
     **dict.fromkeys(("LoadedModel", "ModelVersion", "load_model"), "runstone.models"),
     "Comparison": "runstone.comparison",
+    "DatasetVersion": "runstone.datasets",
     "MetricTail": "runstone.runlog.tail",
     "RunInfo": "runstone.runinfo",
     "RunTable": "runstone.query",

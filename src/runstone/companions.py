@@ -1,4 +1,4 @@
-"""What works beside a run and never in its way: environment snapshot, system metrics, TensorBoard mirror."""
+"""What works beside a run and never in its way: environment snapshot, system metrics, mirror, alerts, sending."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runstone import ending
+from runstone import ending, settings
 from runstone.runlog.liveness import read_status
 from runstone.runlog.writer import RunLog
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from runstone.capture import Background
     from runstone.capture.metrics import Sampler
     from runstone.run import Run
+
+
+SPOOL_MARK = "remote.json"  # as `runstone.sync.spool` has it, likewise
+ALERTS_FILE = "alerts.yaml"  # as `runstone.alerts` has it, which is loaded only where there is one
 
 
 class RankPlace(NamedTuple):
@@ -40,6 +44,7 @@ class Companions:
         started_at: When the run was created, seconds since the epoch: system metrics count their steps from it.
         place: Place in a distributed job; by default what the environment says.
         handed_over: Folder in which processes of this host hand each other what they know of it.
+        alerts: Rules to watch the run by, by a process, with those of the workspace.
         trouble: Told what could not be started.
     """
 
@@ -50,6 +55,7 @@ class Companions:
         interval_s: float | None,
         tensorboard: bool | str | Path,
         started_at: float,
+        alerts: Sequence[Any] = (),
         place: RankPlace | None = None,
         handed_over: Path | None = None,
         trouble: Callable[[str, Exception], None],
@@ -60,6 +66,7 @@ class Companions:
         self._tensorboard = tensorboard
         self._started_at = started_at
         self._place = place
+        self._alerts = alerts
         self._trouble = trouble
         self._snapshot: Background | None = None
         self._sampler: Sampler | None = None
@@ -71,6 +78,8 @@ class Companions:
             ("environment", self._take_snapshot),
             ("system metrics", self._start_sampler),
             ("tensorboard", self._start_mirror),
+            ("alerts", self._start_watch),
+            ("sync", _start_sender),
         ):
             try:
                 start(log)
@@ -139,6 +148,25 @@ class Companions:
         from runstone.tensorboard import start_mirror  # only where wanted
 
         start_mirror(log.path, None if self._tensorboard is True else Path(self._tensorboard))
+
+    def _start_watch(self, log: RunLog) -> None:
+        workspace = log.path.parents[2]
+        if log.rank != 0 or not (self._alerts or (workspace / ALERTS_FILE).is_file()):
+            return
+        from runstone.alerts import read_alerting, start_watch  # only where wanted
+
+        alerting = read_alerting(workspace, self._alerts)
+        if alerting and (self._alerts or alerting.trials or settings.read("RUNSTONE_TRIAL") is None):
+            start_watch(log.path, alerting)
+
+
+def _start_sender(log: RunLog) -> None:
+    """Have the run sent, where its workspace is what goes to a server."""
+    workspace = log.path.parents[2]
+    if (workspace / SPOOL_MARK).is_file():
+        from runstone.sync.process import ensure_sender  # only where wanted
+
+        ensure_sender(workspace)
 
 
 def _state_of(log: RunLog) -> dict[str, float | int]:

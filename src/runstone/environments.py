@@ -525,9 +525,14 @@ def _system(pair: _Pair) -> Iterator[_Row]:
 
 
 # --- patches --------------------------------------------------------------------------------------------------------
-def recorded_patch(run: RunInfo) -> bytes | None:
-    """Return what was not committed when a run was started, as a patch; `None` where none was kept."""
-    writer = (run.environment or {}).get("writer")
+def recorded_patch(run: RunInfo, snapshot: Mapping[str, Any] | None = None) -> bytes | None:
+    """Return what was not committed when a run was started, as a patch; `None` where none was kept.
+
+    Args:
+        run: The run.
+        snapshot: Its environment, where that was read already.
+    """
+    writer = (snapshot if snapshot is not None else run.environment or {}).get("writer")
     if not isinstance(writer, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", writer):  # it becomes part of a path
         return None
     try:

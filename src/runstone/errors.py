@@ -12,6 +12,7 @@ RunstoneError
 ├── AmbiguousName        a short name that fits several things
 ├── AlreadyExists        something that must be new is there already
 ├── RunFinished          a finished run was written to
+├── Unavailable          a server that is needed does not answer, for now
 └── FormatError          files that this version cannot read
 
 Each message says what happened, with which value, and what to do now. The command line prints
@@ -34,6 +35,7 @@ __all__ = [
     "RunNotFound",
     "RunstoneError",
     "TrackingWarning",
+    "Unavailable",
     "WorkspaceNotFound",
 ]
 
@@ -94,6 +96,10 @@ class AlreadyExists(RunstoneError, FileExistsError):
 
 class RunFinished(RunstoneError, RuntimeError):
     """A finished run was written to."""
+
+
+class Unavailable(RunstoneError, ConnectionError):
+    """A server that is needed does not answer, for now."""
 
 
 class FormatError(RunstoneError):

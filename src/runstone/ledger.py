@@ -21,11 +21,12 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runstone.errors import FormatError, RunstoneError
+from runstone.errors import AlreadyExists, FormatError, RunstoneError
 
 FORMAT = 1
 _NUMBER = re.compile(r"(\d{8,})\.json")
@@ -85,7 +86,7 @@ class Ledger:
     @property
     def exists(self) -> bool:
         """Whether there is an event."""
-        return bool(self._events) or self._path(1).exists()
+        return bool(self._events) or self.path(1).exists()
 
     def events(self) -> Sequence[LedgerEvent]:
         """Return all events, in order.
@@ -135,11 +136,43 @@ class Ledger:
             # Clocks of several hosts differ; the order of the numbers is the order of the history.
             moment = max(time.time() if at is None else at, last.at if last else 0.0)
             event, data = _written(seq, kind, moment, by, said, last.hash if last else None)
-            if self._create(self._path(seq), data):
+            if self._create(self.path(seq), data):
                 self._events.append(event)
                 return event
             time.sleep(min(0.05, 0.0005 * (attempt + 1)) * (os.urandom(1)[0] / 255))
         raise RunstoneError(f"{self.folder}: {_TRIES} others wrote first, one after the other; try again")
+
+    def path(self, seq: int) -> Path:
+        """Return where an event lies, or would."""
+        return self.folder / f"{seq:08d}.json"
+
+    def take(self, data: bytes) -> bool:
+        """Add the next event as it stands in another copy of this history; return whether it was not here.
+
+        Args:
+            data: The bytes of its file.
+
+        Raises:
+            LedgerDamaged: it is not what was written.
+            FormatError: a newer version wrote it.
+            AlreadyExists: this history went on otherwise, or events between are missing.
+        """
+        try:
+            told = json.loads(data)["seq"]
+            seq = int(told)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise LedgerDamaged("this is no event of a history") from None
+        event, previous = _parsed(data, seq)
+        before = self.events()
+        if 0 < seq <= len(before):
+            if before[seq - 1].hash != event.hash:
+                raise AlreadyExists(f"the history has another event {seq}: it went on here and there, each for itself")
+            return False
+        if seq != len(before) + 1 or previous != (before[-1].hash if before else None):
+            raise AlreadyExists(f"event {seq} does not follow the {len(before)} that are here: it went on otherwise")
+        if not self._create(self.path(seq), data):
+            return self.take(data)  # another came first: the same, or another one
+        return True
 
     def verify(self) -> list[Damage]:
         """Read every event from its file again and return what is wrong; empty where the history holds."""
@@ -147,7 +180,7 @@ class Ledger:
         before: LedgerEvent | None = None
         numbers = self._numbers()
         for seq in range(1, max(numbers, default=0) + 1):
-            path = self._path(seq)
+            path = self.path(seq)
             if seq not in numbers:
                 damages.append(Damage(path, "the event is missing"))
                 before = None
@@ -161,16 +194,13 @@ class Ledger:
             if seq == 1 and previous is not None:
                 damages.append(Damage(path, "it names an event before it, and is the first"))
             elif before is not None and previous != before.hash:
-                damages.append(Damage(path, f"it follows another event than {self._path(seq - 1).name}"))
+                damages.append(Damage(path, f"it follows another event than {self.path(seq - 1).name}"))
             elif before is not None and event.at < before.at:
-                damages.append(Damage(path, f"it is older than {self._path(seq - 1).name}"))
+                damages.append(Damage(path, f"it is older than {self.path(seq - 1).name}"))
             before = event
         return damages
 
     # --- files -----------------------------------------------------------------------------------------------------
-
-    def _path(self, seq: int) -> Path:
-        return self.folder / f"{seq:08d}.json"
 
     def _numbers(self) -> set[int]:
         try:
@@ -182,13 +212,13 @@ class Ledger:
     def _read_next(self) -> LedgerEvent | None:
         last = self._events[-1] if self._events else None
         seq = last.seq + 1 if last else 1
-        path = self._path(seq)
+        path = self.path(seq)
         limit: float | None = None
         while True:
             try:
                 data = path.read_bytes()
             except FileNotFoundError:
-                if not self._path(seq + 1).exists():
+                if not self.path(seq + 1).exists():
                     return None
                 if path.exists():  # both came between the two looks
                     continue
@@ -319,8 +349,25 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
+_acting: ContextVar[str | None] = ContextVar("runstone_acting", default=None)
+"""On whose behalf this thread changes things; a server has one user of the system and many of its own."""
+
+
+@contextlib.contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Write events in the name of somebody else than who runs this, until the block ends."""
+    token = _acting.set(name)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
 def user_name() -> str:
-    """Return who runs this, as events name them."""
+    """Return who runs this, or on whose behalf, as events name them."""
+    acting = _acting.get()
+    if acting is not None:
+        return acting
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user without an entry

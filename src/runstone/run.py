@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from runstone import ending
 from runstone.companions import Companions
@@ -141,6 +142,12 @@ class Run:
         """Say what it is in one line."""
         state = "finished" if self._is_finished else "open"
         return f"<Run {self.name} of {self.project}, {state}, id {self.id}>"
+
+    def _repr_html_(self) -> str:
+        from runstone.display import run_html  # only in notebooks
+        from runstone.runinfo import RunInfo
+
+        return run_html(RunInfo(self.path))
 
     # --- metrics ---------------------------------------------------------------------------------------------------
 
@@ -528,6 +535,7 @@ class Run:
         tags: Mapping[str, str] | None = None,
         notes: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        profile: Any = None,
     ) -> ModelVersion | None:
         """Save a model and register it as a new version, which never changes.
 
@@ -545,6 +553,9 @@ class Run:
             init: Arguments that make an empty torch module of its class; default: what Lightning keeps, or none.
             tags, notes: Of the version.
             metadata: Any JSON.
+            profile: What monitoring compares with later: a table, an array, a path, or a
+                `runstone.monitoring.Reference` with labels; `False`: nothing. Default: the tables that the run used,
+                those with the role `train` first.
 
         Returns:
             The version; `None` where it could not be made, with `on_error="warn"`.
@@ -583,6 +594,14 @@ class Run:
             self._trouble("model", error)
             return None
         self._event("output", kind="model", name=name, version=str(made.version), hash=made.manifest)
+        if profile is not False and (profile is not None or any(link.kind == "dataset" for link in info.inputs)):
+            try:
+                from runstone.monitoring.reference import profile_registered  # Arrow, only for models with data
+
+                profile_registered(self._workspace, made, info, manifest, model=model, given=profile)
+            except Exception as error:
+                self._trouble("profile", error)
+            made = registry.get(name).find(str(made.version))
         return made
 
     def use_model(self, ref: str, *, role: str | None = None, trusted: bool = False, into: Any = None) -> LoadedModel:
@@ -700,9 +719,26 @@ class Run:
 
     def _data_event(self, event: str, version: DatasetVersion, role: str | None) -> None:
         fields = {"name": version.name, "version": str(version.version), "hash": version.hash, "role": role}
-        self._event(event, kind="dataset", **fields, source=version.source_text)
+        self._event(event, kind="dataset", **fields, source=version.read_from)
 
     # --- the end ---------------------------------------------------------------------------------------------------
+
+    def alert(self, title: str, text: str = "", *, level: Literal["info", "warning", "error"] = "info") -> None:
+        """Say that something should be looked at: it is shown on the run, and told to whom `alerts.yaml` names.
+
+        Args:
+            title: One line.
+            text: What shows it.
+            level: How much it matters.
+
+        Raises:
+            InvalidValue: the title is empty or the level is none of these; nothing else, unless `on_error="raise"`.
+        """
+        if level not in ("info", "warning", "error") or not str(title).strip():
+            raise InvalidValue(
+                f"an alert needs a title, and a level of info, warning or error; got {shown(title)}, {shown(level)}"
+            )
+        self._event("alert", id=os.urandom(8).hex(), rule="", level=level, title=str(title)[:500], text=str(text))
 
     def fail(self, error: BaseException) -> None:
         """Take an exception as the cause of the end, for `finish` to tell. Ctrl-C and SIGTERM mean stopped."""

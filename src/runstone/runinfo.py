@@ -17,9 +17,10 @@ from runstone.runlog import format as fmt
 from runstone.runlog.reader import JournalState, read_journal, to_datetime
 from runstone.runlog.series import MetricLog
 from runstone.runlog.tail import MetricTail
-from runstone.values import JSON, Artifact, Attempt, Failure, Link, MetricSummary, Record, Series, Status
+from runstone.values import JSON, Alert, Artifact, Attempt, Failure, Link, MetricSummary, Record, Series, Status
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import pyarrow as pa
 
     from runstone.console import ConsoleLine
@@ -151,6 +152,16 @@ class RunInfo:
         return self._journal.is_deleted
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether somebody marked it, to find it again."""
+        return self._journal.is_pinned
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether it was put away: lists show it only where asked for."""
+        return self._journal.is_archived
+
+    @property
     def dropped(self) -> int:
         """Points that could not be written."""
         return self._journal.dropped
@@ -159,6 +170,11 @@ class RunInfo:
     def warnings(self) -> tuple[str, ...]:
         """What could not be recorded, in words."""
         return tuple(self._journal.warnings)
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """What somebody wanted to be told of, oldest first."""
+        return tuple(self._journal.alerts.values())
 
     @cached_property
     def _log(self) -> MetricLog:
@@ -280,6 +296,39 @@ class RunInfo:
             if isinstance(found, dict):
                 return found
         return None
+
+    def plot(
+        self,
+        *metrics: str,
+        x: str = "step",
+        smoothing: float = 0.0,
+        log_y: bool = False,
+        theme: str = "light",
+    ) -> go.Figure:
+        """Return a figure of the curves of metrics (needs plotly).
+
+        Args:
+            *metrics: Their names.
+            x: `step`, `time`, `relative` (seconds since the run began), or another metric.
+            smoothing: From 0 to below 1; the raw curve stays visible.
+            log_y: Whether the axis of values is logarithmic.
+            theme: `light` or `dark`.
+
+        Raises:
+            MetricNotFound: the run never logged one of them; the message names the nearest ones.
+            InvalidValue: none is named, or `smoothing` or `theme` is out of range.
+            InvalidConfig: plotly is not installed.
+        """
+        from runstone.display import plot_run  # figures, only where asked for
+
+        if not metrics:
+            raise InvalidValue(f"name a metric to plot; the run has {', '.join(list(self.metrics)[:8]) or 'none'}")
+        return plot_run(self, metrics, x=x, smoothing=smoothing, log_y=log_y, theme=theme)
+
+    def _repr_html_(self) -> str:
+        from runstone.display import run_html  # only in notebooks
+
+        return run_html(self)
 
     def __repr__(self) -> str:
         """Say what it is in one line."""

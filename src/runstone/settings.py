@@ -5,7 +5,9 @@ the default.
 
 | variable | meaning |
 |---|---|
-| `RUNSTONE_WORKSPACE` | folder of the workspace; default: the nearest `.runstone` here or above |
+| `RUNSTONE_WORKSPACE` | folder of the workspace, or URL of a server; default: the nearest `.runstone` here or above |
+| `RUNSTONE_TOKEN` | token for that server; default: what `runstone login` keeps |
+| `RUNSTONE_SPOOL_DAYS` | how long runs stay on this machine that a server has as a whole; default 1 |
 | `RUNSTONE_PROJECT` | project of runs that name none; default `default` |
 | `RUNSTONE_NAME` | name of the first run of this process that has none |
 | `RUNSTONE_GROUP` | group of runs that name none |
@@ -13,17 +15,19 @@ the default.
 | `RUNSTONE_TRIAL` | JSON object with the params of the trial; set by `sweep run` |
 | `RUNSTONE_SEED` | seed of the trial, for the script to use; set by `sweep run` |
 | `RUNSTONE_FACTS` | folder in which trials hand each other what they know of their host; set by `sweep run` |
+| `RUNSTONE_INCIDENT` | incident that this process trains again for, such as `credit-risk#3`; set by monitoring |
 | `RUNSTONE_ON_ERROR` | `warn` (default) or `raise`: what happens when something cannot be recorded |
 | `RUNSTONE_SYSTEM_METRICS` | `0`: no system metrics; a number: seconds between them; default 10 |
 | `RUNSTONE_PRICE_PER_KWH` | price of a kilowatt-hour, in any currency, for `runstone runs show` |
 | `RUNSTONE_CARBON_G_PER_KWH` | grams of CO2 a kilowatt-hour, for `runstone runs show` |
 | `RUNSTONE_LOG` | `mmap` or `append`: forces how the metric log is written; default by file system |
 | `RUNSTONE_SPILL` | `off`, or the most that is kept elsewhere while the disk of a run is full; default `64M` |
-| `XDG_STATE_HOME` | where that is kept, in `runstone/spill`; default `~/.local/state` |
+| `XDG_STATE_HOME` | where that is kept, and runs for a server, in `runstone`; default `~/.local/state` |
 | `RUNSTONE_BLOBS` | URL of a store that content is sent to and read from, such as `s3://bucket/prefix`; `off`: none |
+| `RUNSTONE_INDEX` | address of a PostgreSQL database in which the index and a server's accounts lie; default: files |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
 | `RUNSTONE_AUTOLOG` | `on` or `off`: record trainings that name no callback; wins over `runstone autolog` |
-| `XDG_CONFIG_HOME` | where that switch lies, in `runstone`; default `~/.config` |
+| `XDG_CONFIG_HOME` | where that switch and tokens lie, in `runstone`; default `~/.config` |
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ OnError = Literal["warn", "raise"]
 WORKSPACE_FOLDER = ".runstone"
 VARIABLES = (
     "RUNSTONE_WORKSPACE",
+    "RUNSTONE_TOKEN",
+    "RUNSTONE_SPOOL_DAYS",
     "RUNSTONE_PROJECT",
     "RUNSTONE_NAME",
     "RUNSTONE_GROUP",
@@ -48,6 +54,7 @@ VARIABLES = (
     "RUNSTONE_TRIAL",
     "RUNSTONE_SEED",
     "RUNSTONE_FACTS",
+    "RUNSTONE_INCIDENT",
     "RUNSTONE_ON_ERROR",
     "RUNSTONE_SYSTEM_METRICS",
     "RUNSTONE_PRICE_PER_KWH",
@@ -55,6 +62,7 @@ VARIABLES = (
     "RUNSTONE_LOG",
     "RUNSTONE_SPILL",
     "RUNSTONE_BLOBS",
+    "RUNSTONE_INDEX",
     "RUNSTONE_DISABLED",
     "RUNSTONE_AUTOLOG",
 )
@@ -84,9 +92,30 @@ def read(variable: str) -> str | None:
 
 
 def workspace_path() -> Path | None:
-    """Return the folder that `RUNSTONE_WORKSPACE` names, if it does."""
+    """Return the folder that `RUNSTONE_WORKSPACE` names, if it does; `None` where that is the URL of a server."""
     value = read("RUNSTONE_WORKSPACE")
-    return expanded(value) if value else None
+    return expanded(value) if value and not is_url(value) else None
+
+
+def workspace_url() -> str | None:
+    """Return the URL of the server that `RUNSTONE_WORKSPACE` names, if it does."""
+    value = read("RUNSTONE_WORKSPACE")
+    return value if value and is_url(value) else None
+
+
+def is_url(place: object) -> bool:
+    """Return whether a place of a workspace is a server, not a folder."""
+    return isinstance(place, str) and re.match(r"https?://", place, re.IGNORECASE) is not None
+
+
+def spool_days() -> float:
+    """Return how many days a run stays on this machine after the server has it as a whole.
+
+    Raises:
+        InvalidValue: `RUNSTONE_SPOOL_DAYS` is no number of 0 or more.
+    """
+    told = number("RUNSTONE_SPOOL_DAYS")
+    return 1.0 if told is None else told
 
 
 def facts_folder() -> Path | None:
@@ -124,18 +153,38 @@ def log_backend() -> Literal["mmap", "append"] | None:
     value = read("RUNSTONE_LOG")
     if value not in (None, "mmap", "append"):
         raise InvalidValue(f"RUNSTONE_LOG is {value!r}; it must be 'mmap' or 'append'")
-    return cast(Literal["mmap", "append"] | None, value)
+    return cast("Literal['mmap', 'append'] | None", value)  # as text: to make that type costs each trial of a sweep
 
 
 def spill_folder() -> Path | None:
     """Return where points are kept while the disk of their run takes nothing; `None` where there is no home folder."""
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():  # the XDG specification: others are ignored
+    state = _state_folder()
+    return state / "spill" if state is not None else None
+
+
+def spool_folder() -> Path | None:
+    """Return where runs are written that go to a server; `None` where there is no home folder."""
+    state = _state_folder()
+    return state / "spool" if state is not None else None
+
+
+def _state_folder() -> Path | None:
+    return _own_folder("XDG_STATE_HOME", (".local", "state"))
+
+
+def config_folder() -> Path | None:
+    """Return where settings of this user lie; `None` where there is no home folder."""
+    return _own_folder("XDG_CONFIG_HOME", (".config",))
+
+
+def _own_folder(variable: str, usual: tuple[str, ...]) -> Path | None:
+    place = Path(os.environ.get(variable, ""))
+    if not place.is_absolute():  # the XDG specification: others are ignored
         try:
-            state = Path.home() / ".local" / "state"
+            place = Path.home().joinpath(*usual)
         except RuntimeError:
             return None
-    return state / "runstone" / "spill"
+    return place / "runstone"
 
 
 def spill_bytes() -> int:

@@ -7,12 +7,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runstone import settings
-from runstone.companions import RankPlace
+from runstone.companions import SPOOL_MARK, RankPlace
 from runstone.current import current_run, set_current
 from runstone.errors import AlreadyExists, InvalidValue, RunNotFound, RunstoneError
 from runstone.names import check_name, check_run_id, new_run_id, new_run_name, shown
@@ -42,6 +42,7 @@ def start_run(
     environment: bool = True,
     system_metrics: bool | float = True,
     tensorboard: bool | str | Path = False,
+    alerts: Sequence[Any] = (),
 ) -> Run:
     """Start a run, or go on with one.
 
@@ -62,20 +63,24 @@ def start_run(
             `False`: it must not. Processes that use one id at once write one attempt; one that comes after the others
             ended opens the next.
         parent: Id of the run that this one belongs under.
-        workspace: Folder of the workspace; default `RUNSTONE_WORKSPACE`, the nearest `.runstone` here or above,
-            or a new one here.
+        workspace: Folder of the workspace, or URL of a server, see docs/sync.md; default `RUNSTONE_WORKSPACE`, the
+            nearest `.runstone` here or above, or a new one here.
         on_error: `"warn"` (default): what cannot be recorded is warned of once a kind, and training goes on. `"raise"`.
         environment: Take the snapshot of the machine, in the background.
         system_metrics: Sample CPU, memory, disk, network and GPUs, in the background: every 10 s, every so many
             seconds, or not at all. See docs/system-metrics.md.
         tensorboard: Mirror the run into TensorBoard event files while it trains, by a process of its own: `True`: into
             the workspace's `tensorboard` folder; or name a folder.
+        alerts: What to watch the run for, by a process of its own, beside the rules of the workspace's `alerts.yaml`:
+            kinds such as `"nan"`, or mappings such as `{"when": "metric", "metric": "val/acc", "above": 0.9}`; see
+            docs/alerts.md. The workspace says who is told.
 
     Returns:
         The open run.
 
     Raises:
         InvalidName, InvalidValue: a name or `on_error` is not legal.
+        InvalidConfig: `alerts` has mistakes.
         RunNotFound: `resume=True`, and there is no such run.
         AlreadyExists: `resume=False`, and there is one.
         FormatError: the workspace was made by a newer version.
@@ -91,6 +96,10 @@ def start_run(
     if workspace is not None and not isinstance(workspace, str | os.PathLike | Workspace):
         raise InvalidValue(f"workspace must be a path or a Workspace, got {shown(workspace)}")
     _check_names(project, name, group, run_id, parent)
+    if alerts:
+        from runstone.alerts import parse_alerting  # only where wanted
+
+        parse_alerting({"alerts": list(alerts)}, "alerts")
     interval_s = _interval_of(system_metrics)
     launched = _claim_launched() if run_id is None else None
     asked_for: dict[str, Any] = {}
@@ -122,6 +131,7 @@ def start_run(
         warn(f"the run cannot be recorded: {type(error).__name__}: {error}; training goes on without a record")
         return _silent_run(facts, on_error)
     _tell_what_stands(run, asked_for)
+    _note_cause(run)
     if params:
         run.log_params(params)
     if tags:
@@ -130,6 +140,7 @@ def start_run(
         environment=environment,
         interval_s=interval_s,
         tensorboard=tensorboard,
+        alerts=alerts,
         started_at=facts["started_at"],
         place=RankPlace(0, 1, 0, 1, 0) if run_id is None and settings.rank() else None,
         # The trials of a sweep, and nothing else that inherits their variables.
@@ -163,6 +174,18 @@ def _tell_what_stands(run: Run, asked_for: Mapping[str, Any]) -> None:
             )
 
 
+def _note_cause(run: Run) -> None:
+    """Record which incident the run trains again for, where something was started for one."""
+    told = settings.read("RUNSTONE_INCIDENT")
+    if told is None or settings.rank():
+        return
+    model, mark, number = told.rpartition("#")
+    if mark and model and number.isdigit():
+        run._event("input", kind="incident", name=model, version=number, hash=None, role="retrain")
+    else:
+        warn(f"RUNSTONE_INCIDENT is {told!r:.80}, which names no incident, such as 'credit-risk#3'; it is left out")
+
+
 def trial_params() -> dict[str, JSON]:
     """Return the params that `sweep run` chose for this trial, nested; an empty dict outside a sweep."""
     text = settings.read("RUNSTONE_TRIAL")
@@ -190,6 +213,10 @@ def _open_run(
     home: Workspace, run_id: str | None, resume: bool | None, facts: dict[str, Any], on_error: OnError
 ) -> Run:
     standing = home.find_run_folder(run_id) if run_id is not None else None
+    if standing is None and run_id is not None and resume is not False and (home.path / SPOOL_MARK).is_file():
+        from runstone.sync.remote import fetch_journals  # only where a run on a server may be gone on with
+
+        standing = fetch_journals(home.path, run_id, is_needed=bool(resume))
     if resume and standing is None:
         raise RunNotFound(f"there is no run {run_id!r} to resume in {home.path}; `runstone runs list` shows them")
     if standing is None:

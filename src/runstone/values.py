@@ -10,6 +10,10 @@
 | media, record | an image, sound, table, text, … at a step; what is known of it, and where its bytes lie |
 | param | a JSON value known before or during the run; nested, addressed with dots |
 | artifact | a file or folder that a run produced; content-addressed |
+| dataset, model | a name with versions that never change; a version is its content, and what was said of it |
+| alias, stage | a movable name for one version (`champion`); where a version of a model stands (`production`) |
+| gate | a rule that must hold before a version of a model comes into a stage |
+| deployment, incident | where a version of a model works; what was found to be wrong with it there |
 | group | runs that belong together, such as the trials of a sweep |
 | sweep, trial | a search over a space; each trial is a run |
 """
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JSON",
+    "Alert",
     "Artifact",
     "Attempt",
     "Failure",
@@ -106,13 +111,40 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """Something about a run that somebody wanted to be told of.
+
+    Attributes:
+        id: 16 hex digits.
+        rule: Name of the rule that fired; empty for one that the program raised by itself.
+        level: `info`, `warning` or `error`.
+        title: One line.
+        text: What shows it.
+        at: Seconds since the Unix epoch, UTC.
+        metric, step, value: The point that shows it, where there is one.
+        deliveries: Who was told, and how that went: `(name, whether it was taken, detail)`.
+    """
+
+    id: str
+    rule: str
+    level: str
+    title: str
+    text: str
+    at: float
+    metric: str | None = None
+    step: int | None = None
+    value: float | None = None
+    deliveries: tuple[tuple[str, bool, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """What a run used or made: one end of a step of lineage.
 
     Attributes:
-        kind: `dataset`, `model` or `artifact`.
-        name: Of the dataset, model or artifact.
-        version: Which one, as its registry counts; `None` where only its content is known.
+        kind: `dataset`, `model` or `artifact`; or `incident`, for which the run trained again.
+        name: Of the dataset, model or artifact; of the model that has the incident.
+        version: Which one, as its registry counts; `None` where only its content is known. The number of an incident.
         hash: Of its manifest or content; `None` where that could not be read.
         role: What it was used as, such as `train`; `None` where nobody said so.
         at: Seconds since the Unix epoch, UTC.

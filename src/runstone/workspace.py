@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,8 +17,11 @@ from runstone.runlog.writer import RunLog, clear_stop, request_stop
 from runstone.status import Status
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from runstone.blobs import Blobs
     from runstone.datasets import Datasets
+    from runstone.editing import Edited, Purge
     from runstone.lineage import Lineage
     from runstone.models import Models, ModelVersion
     from runstone.query import RunTable
@@ -45,6 +46,9 @@ class Workspace:
         FormatError: a newer version of Runstone made it, or it is something else.
     """
 
+    url: str | None = None
+    """Of the server that it is on; `None`: it is a folder."""
+
     def __init__(self, path: Path | str) -> None:
         self.path = settings.expanded(path).absolute()
         _check_format(self.path)
@@ -56,7 +60,13 @@ class Workspace:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def runs(
-        self, filter: str = "", *, order_by: str | None = None, limit: int | None = None, deleted: bool = False
+        self,
+        filter: str = "",
+        *,
+        order_by: str | None = None,
+        limit: int | None = None,
+        deleted: bool = False,
+        archived: bool | None = False,
     ) -> RunTable:
         """Return the runs that a filter selects, newest first unless `order_by` says otherwise.
 
@@ -65,13 +75,66 @@ class Workspace:
             order_by: Such as `"metrics.val/acc.max desc, started_at"`.
             limit: At most this many.
             deleted: Show the deleted runs instead of the others.
+            archived: Show the archived runs instead of the others; `None`: both. A filter that names `archived` decides
+                itself.
 
         Raises:
             InvalidFilter: the filter or the order does not parse; the message points at the place.
         """
         from runstone.query import find_runs  # SQL, only for reading
 
-        return find_runs(self.path, filter, order_by=order_by, limit=limit, deleted=deleted)
+        return find_runs(self.path, filter, order_by=order_by, limit=limit, deleted=deleted, archived=archived)
+
+    def plot(
+        self,
+        *metrics: str,
+        filter: str = "",
+        kind: str = "curves",
+        x: str = "",
+        y: str = "",
+        by: str | Sequence[str] = (),
+        smoothing: float = 0.0,
+        log: str = "",
+        goal: str | None = None,
+        at: str | None = None,
+        order_by: str | None = None,
+        theme: str = "light",
+    ) -> go.Figure:
+        """Return a figure of the runs that a filter selects (needs plotly).
+
+        Args:
+            *metrics: Such as `"val/loss"`; for kinds with one number a run also `"val/loss.min"`.
+            filter: Which runs.
+            kind: `curves`, `groups`, `spread`, `scatter`, `histogram`, `heatmap`, `parallel`, `front` or `history`.
+            x: For curves `step`, `time`, `relative` or a metric; for `scatter` and `heatmap` a field.
+            y: A field, for `scatter` and `heatmap`.
+            by: Fields to group by.
+            smoothing: Of curves, from 0 to below 1.
+            log: Which axes are logarithmic: `x`, `y` or `xy`.
+            goal, at: As for `runstone.compare`.
+            order_by: Which runs come first, where not all can be drawn.
+            theme: `light` or `dark`.
+
+        Raises:
+            InvalidFilter: the filter, the order or a field does not parse.
+            InvalidValue: there is no such metric or kind, or something that the kind needs is missing.
+            InvalidConfig: plotly, or SciPy where groups are compared, is not installed.
+        """
+        from runstone.comparison import Plot, checked_goal, draw_plot  # figures, only where asked for
+
+        wanted = Plot(
+            kind=kind,
+            metrics=metrics,
+            x=x,
+            y=y,
+            by=(by,) if isinstance(by, str) else tuple(by),
+            smoothing=smoothing,
+            is_log_x="x" in log,
+            is_log_y="y" in log,
+            goal=checked_goal(goal),
+            at=at,
+        )
+        return draw_plot(self.runs(filter, order_by=order_by), wanted).to_plotly(theme)
 
     def run(self, reference: str) -> RunInfo:
         """Return one run.
@@ -295,13 +358,64 @@ class Workspace:
         """
         request_stop(self._run_folder(run_id), _word(reason))
 
+    def set_name(self, run_id: str, name: str) -> None:
+        """Give a run another name.
+
+        Raises:
+            RunNotFound: no run has this id.
+            InvalidName: the name cannot be kept.
+        """
+        self.edit([run_id], name=name)
+
+    def set_notes(self, run_id: str, notes: str | None) -> None:
+        """Put another text into the notes of a run; `None` empties them.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        self.edit([run_id], notes=notes)
+
+    def set_group(self, run_id: str, group: str | None) -> None:
+        """Put a run into another group of its project; `None` takes it out.
+
+        Raises:
+            RunNotFound: no run has this id.
+            InvalidName: the name cannot be kept.
+        """
+        self.edit([run_id], group=group)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str], *, remove: tuple[str, ...] = ()) -> None:
+        """Set and remove tags of a run, ended or not.
+
+        Raises:
+            RunNotFound: no run has this id.
+            InvalidName, InvalidValue: they cannot be kept.
+        """
+        self.edit([run_id], set_tags=tags, remove_tags=remove)
+
+    def pin(self, run_id: str, value: bool = True) -> None:
+        """Mark a run, so that it is found again, or take the mark away.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        self.edit([run_id], pinned=value)
+
+    def archive(self, run_id: str, value: bool = True) -> None:
+        """Put a run away: lists show it only where asked for. `False` brings it back.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        self.edit([run_id], archived=value)
+
     def delete(self, run_id: str) -> None:
         """Hide a run from lists. Its files stay, and `restore` brings it back.
 
         Raises:
             RunNotFound: no run has this id.
         """
-        self._edit(run_id, "deleted")
+        self.edit([run_id], deleted=True)
 
     def restore(self, run_id: str) -> None:
         """Show a deleted run again.
@@ -309,15 +423,50 @@ class Workspace:
         Raises:
             RunNotFound: no run has this id.
         """
-        self._edit(run_id, "restored")
+        self.edit([run_id], deleted=False)
 
-    def set_tags(self, run_id: str, tags: Mapping[str, str], *, remove: tuple[str, ...] = ()) -> None:
-        """Set and remove tags of a run, ended or not.
+    def edit(self, runs_or_filter: str | Sequence[str], *, dry_run: bool = False, **edits: Any) -> Edited:
+        """Change what is said of many runs, living ones too.
+
+        Args:
+            runs_or_filter: A list of ids, or a filter (archived runs are found too; with `deleted=False` it looks among
+                the deleted runs).
+            dry_run: Write nothing, and say what would change.
+            **edits: `name`, `notes`, `group`, `set_tags` (by name), `remove_tags` (names), `pinned`, `archived`,
+                `deleted`; what is not given stays.
+
+        Returns:
+            What changed, run by run; its `undo()` holds the arguments that take it back.
 
         Raises:
-            RunNotFound: no run has this id.
+            RunNotFound: no run has one of the ids; nothing was changed.
+            InvalidFilter: the filter does not parse.
+            InvalidName, InvalidValue: a value cannot be kept, or there is no such field.
         """
-        self._edit(run_id, "tags", set=check_tags(tags), remove=list(remove))
+        from runstone.editing import Edits, edit  # SQL for filters, only for editing
+
+        unknown = sorted(set(edits) - set(Edits.__slots__))
+        if unknown:
+            raise InvalidValue(f"a run has no {unknown[0]!r} to change; there are {', '.join(Edits.__slots__)}")
+        return edit(self, runs_or_filter, Edits(**edits), dry_run=dry_run)
+
+    def purge(self, runs_or_filter: str | Sequence[str], *, dry_run: bool = False) -> Purge:
+        """Remove deleted runs for good, except those that live or that a registered version was made by.
+
+        Args:
+            runs_or_filter: A list of ids, or a filter over the deleted runs.
+            dry_run: Remove nothing, and say what would go.
+
+        Returns:
+            Which went, which stay and why, and the bytes.
+
+        Raises:
+            RunNotFound, InvalidFilter: nothing was removed.
+            OSError: a folder cannot be removed.
+        """
+        from runstone.editing import purge_runs  # only for removing
+
+        return purge_runs(self, runs_or_filter, dry_run=dry_run)
 
     def revoke_run(self, run_id: str, reason: str | None) -> None:
         """Say that nothing that a run made may be used any more, and why; `None` takes that back.
@@ -325,19 +474,9 @@ class Workspace:
         Raises:
             RunNotFound: no run has this id.
         """
-        self._edit(run_id, "revoked", reason=reason)
+        from runstone.editing.editor import write_events  # only for editing
 
-    def _edit(self, run_id: str, event: str, **fields: Any) -> None:
-        from runstone.runlog.reader import read_events
-
-        folder = self._run_folder(run_id)
-        # Events are ordered by time: an edit comes after what it edits, also where that was written by another clock.
-        latest = max((event["at"] for _writer, event in read_events(folder)), default=0.0)
-        log = RunLog(folder, role="edit", clock=lambda: max(time.time(), math.nextafter(latest, math.inf)))
-        try:
-            log.write(event, **fields)
-        finally:
-            log.close()
+        write_events(self._run_folder(run_id), [("revoked", {"reason": reason})])
 
     def _run_folder(self, run_id: str) -> Path:
         folder = self.find_run_folder(run_id)
@@ -396,10 +535,19 @@ class LaunchedRun:
 def open_workspace(path: Path | str | None = None) -> Workspace:
     """Return the workspace at `path`, else the one that `RUNSTONE_WORKSPACE` names, else the nearest here or above.
 
+    Args:
+        path: A folder, or the URL of a server; of a workspace there, runs are fetched when they are asked for.
+
     Raises:
         WorkspaceNotFound: there is none.
         FormatError: a newer version of Runstone made it.
+        InvalidConfig: it is no URL of a server.
     """
+    url = _url_of(path)
+    if url is not None:
+        from runstone.sync.remote import RemoteWorkspace  # only for workspaces on a server
+
+        return RemoteWorkspace(url)
     if path is not None:
         return Workspace(_local(path))
     given = settings.workspace_path()
@@ -417,10 +565,18 @@ def open_workspace(path: Path | str | None = None) -> Workspace:
 def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
     """Return the workspace as `open_workspace` finds it, made where there is none: at `path`, or here.
 
+    Of a workspace on a server, that is the one on this machine from which runs are sent there.
+
     Raises:
         FormatError: a newer version of Runstone made it.
+        InvalidConfig: it is no URL of a server.
         OSError: it cannot be made.
     """
+    url = path.url if isinstance(path, Workspace) else _url_of(path)
+    if url is not None:
+        from runstone.sync.spool import open_spool  # only for workspaces on a server
+
+        return open_spool(url)
     if isinstance(path, Workspace):
         return path
     folder = settings.expanded(_local(path)) if path is not None else settings.workspace_path() or _nearest(Path.cwd())
@@ -434,9 +590,16 @@ def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
     return Workspace(folder)
 
 
+def _url_of(path: Path | str | Workspace | None) -> str | None:
+    """Return the URL of the server that a place means, `None` where it is a folder."""
+    if path is None:
+        return settings.workspace_url()
+    return path if isinstance(path, str) and settings.is_url(path) else None
+
+
 def _local(path: Path | str) -> Path:
     if isinstance(path, str) and "://" in path:
-        raise InvalidValue(f"a workspace on a server ({path!r}) cannot be opened by this version; name a folder")
+        raise InvalidValue(f"{path!r:.200} is neither a folder nor a server (https://…)")
     return Path(path)
 
 

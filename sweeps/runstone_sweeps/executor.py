@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from runstone_sweeps.options import Resources
-from runstone_sweeps.process import Ended, Started, TrialProcesses, start_time
+from runstone_sweeps.process import Ended, Started, TrialProcesses
 from runstone_sweeps.slots import GpuSlots, oom_kills, thread_variables, usable_cores
 
 # Keys of the runs of one trial lie next to each other; a config has at most so many replicates.
@@ -164,6 +165,7 @@ class LocalExecutor:
         self._is_warm = is_warm
         self._gpus = GpuSlots(resources, environment) if resources.gpus else None
         self._oom_kills: dict[int, int] = {}
+        self._kills_at_s, self._kills = 0.0, 0
 
     def has_room(self) -> bool:
         """Return whether the GPUs for one more trial are free, and their memory is."""
@@ -174,7 +176,7 @@ class LocalExecutor:
         env = {**start.env, **thread_variables(self._resources.cpus, self._parallel, start.env, cores=self._cores)}
         if self._gpus is not None:
             env |= self._gpus.take(start.key)
-        self._oom_kills[start.key] = oom_kills()
+        self._oom_kills[start.key] = self._kills_lately()
         self._processes.start(
             start.key,
             start.argv,
@@ -206,9 +208,15 @@ class LocalExecutor:
         if self._gpus is not None:
             self._gpus.close()
 
+    def _kills_lately(self) -> int:
+        """Return `oom_kills` of now or a tenth of a second ago: the system takes long to tell."""
+        if time.monotonic() - self._kills_at_s > 0.1:
+            self._kills_at_s, self._kills = time.monotonic(), oom_kills()
+        return self._kills
+
     def _told(self, news: Started | Ended) -> News:
         if isinstance(news, Started):
-            return TrialStarted(news.number, news.pid, start_time(news.pid), gpus=self._resources.gpus)
+            return TrialStarted(news.number, news.pid, news.pid_started, gpus=self._resources.gpus)
         if self._gpus is not None:
             self._gpus.give_back(news.number)
         kills = self._oom_kills.pop(news.number, 0)

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import threading
 import time
 import uuid
 import zlib
@@ -20,6 +21,8 @@ from typing import Any
 from runstone import FormatError, RunstoneError
 
 FORMAT = 1
+# An event that comes so many times later than a sync is due comes alone.
+_ALONE = 3.0
 _CHECKSUM_LENGTH = len(',"crc":"00000000"}')
 
 Event = dict[str, Any]
@@ -33,7 +36,8 @@ class Journal:
     """Appends events to the record of one sweep. Whoever holds the sweep's lock may have one.
 
     Every event that `append` returned for survives the death of the process. With `is_durable` it survives
-    that of the machine, from the next `sync` that is due on.
+    that of the machine: at once where it comes alone; where such events come one after the other, from the end of the
+    next `sync` that is due on, which a thread does meanwhile.
 
     Args:
         folder: The sweep's files.
@@ -46,8 +50,10 @@ class Journal:
         self._next_seq = next_seq
         self._fd = -1
         self._sync_every_s = sync_every_s
-        self._synced_s = -sync_every_s
+        self._synced_s = -math.inf
         self._has_unsynced = False
+        self._syncing: threading.Thread | None = None
+        self._sync_error: OSError | None = None
 
     def append(self, event: Event, *, is_durable: bool = False) -> Event:
         """Write one event and return it with its sequence number.
@@ -71,22 +77,49 @@ class Journal:
         Raises:
             RecordNotWritten: the disk does not take them.
         """
-        if self._has_unsynced and time.monotonic() - self._synced_s >= self._sync_every_s:
-            try:
+        try:
+            self._raise_of_thread()
+            waited_s = time.monotonic() - self._synced_s
+            if not self._has_unsynced or self._syncing is not None or waited_s < self._sync_every_s:
+                return
+            if waited_s >= _ALONE * self._sync_every_s:
                 self._sync_now()
-            except OSError as error:
-                raise self._not_written(error) from error
+            else:
+                self._has_unsynced = False
+                self._syncing = threading.Thread(
+                    target=self._sync_beside, args=(self._fd,), name="runstone-sweep-sync", daemon=True
+                )
+                self._syncing.start()
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def close(self) -> None:
         """Close the file; what was to be durable is."""
         if self._fd >= 0:
-            fd = self._fd
             try:
+                self._raise_of_thread(waits=True)
                 if self._has_unsynced:
                     self._sync_now()
             finally:
-                self._fd = -1
+                fd, self._fd = self._fd, -1
                 os.close(fd)
+
+    def _raise_of_thread(self, *, waits: bool = False) -> None:
+        """Take note of the end of the thread that syncs, and of its trouble."""
+        if self._syncing is not None and (waits or not self._syncing.is_alive()):
+            self._syncing.join()
+            self._syncing = None
+        if self._sync_error is not None:
+            error, self._sync_error = self._sync_error, None
+            raise error
+
+    def _sync_beside(self, fd: int) -> None:
+        try:
+            os.fsync(fd)
+        except OSError as error:  # the next `sync` raises it
+            self._sync_error = error
+        # The time of its end: a slow disk must not be kept busy by nothing else.
+        self._synced_s = time.monotonic()
 
     def _not_written(self, error: OSError) -> RecordNotWritten:
         why = error.strerror or str(error)
@@ -96,7 +129,6 @@ class Journal:
         )
 
     def _sync_now(self) -> None:
-        # The time of its end: a slow disk must not be kept busy by nothing else.
         self._has_unsynced = False
         os.fsync(self._fd)
         self._synced_s = time.monotonic()

@@ -64,13 +64,13 @@ class Listing:
             libc.sbrk.restype = ctypes.c_void_p
             self._libc = libc
 
-    def show(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def show(self, argv: Sequence[bytes], environment: Mapping[bytes, bytes]) -> None:
         """List this process with a command line and an environment of its own."""
         if self._libc is None:
             return
         ctypes = self._ctypes
-        words = b"".join([os.fsencode(word) + b"\0" for word in argv])
-        variables = b"".join([os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items()])
+        words = b"".join([word + b"\0" for word in argv])
+        variables = b"".join([name + b"=" + value + b"\0" for name, value in environment.items()])
         text = ctypes.create_string_buffer(words + variables)
         start = ctypes.addressof(text)
         middle = start + len(words)

@@ -10,6 +10,8 @@ StartMode = Literal["auto", "warm", "cold"]
 Duplicates = Literal["allow", "reuse", "replicate", "forbid"]
 Aggregate = Literal["mean", "median", "worst", "best"]
 FailureKind = Literal["crash", "oom", "preempted", "nan"]
+# Trials at once at most; and what `parallel` is where workers run them and the config does not say: their slots decide.
+MOST_PARALLEL = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import difflib
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from runstone_sweeps.options import Resources
+from runstone_sweeps.options import MOST_PARALLEL, Resources
 from runstone_sweeps.rehearsal import Logged, Rehearsal
 from runstone_sweeps.space import Choice, Constant, Drawn, Parameter, Real
 from runstone_sweeps.spec import Metric, SweepSpec
-from runstone_sweeps.text import clean, params_text, value_text
+from runstone_sweeps.text import at_once, clean, params_text, value_text
 from runstone_sweeps.warm import WarmPlan
 
 Row = tuple[str, str]
@@ -107,7 +107,7 @@ def _budget_text(spec: SweepSpec) -> str:
     limits += [f"{budget.gpu_hours:g} GPU hours"] if budget.gpu_hours else []
     limits += [f"{budget.energy_j / 3.6e6:g} kWh"] if budget.energy_j else []
     limits += [f"cost {budget.cost:g}"] if budget.cost else []
-    return f"{', '.join(limits) or 'until it is stopped'}; {spec.parallel} at once"
+    return f"{', '.join(limits) or 'until it is stopped'}; {at_once(spec.parallel)}"
 
 
 def _trial_rows(spec: SweepSpec, plan: WarmPlan | None) -> Iterator[Row]:
@@ -178,12 +178,12 @@ def _forecast_rows(spec: SweepSpec, shown: Rehearsal) -> Iterator[Row]:
     if spec.trials is None:
         return
     runs = spec.trials * spec.replicates.count
-    hours = runs * shown.seconds / spec.parallel / 3600
+    parallel = 1 if spec.parallel == MOST_PARALLEL else spec.parallel  # how many the workers take nobody knows yet
+    hours = runs * shown.seconds / parallel / 3600
     least = "at least " if shown.is_cut else ""
     why = "the trial was cut" if shown.is_cut else "pruning makes it less, trials in parallel may slow each other down"
-    yield "forecast", f"{least}{seconds_text(hours * 3600)} for {runs:,} runs, {spec.parallel} at once ({why})"
-    memory = shown.max_rss_bytes * spec.parallel
-    yield "", f"{bytes_text(memory)} of memory for {spec.parallel} at once"
+    yield "forecast", f"{least}{seconds_text(hours * 3600)} for {runs:,} runs, {parallel} at once ({why})"
+    yield "", f"{bytes_text(shown.max_rss_bytes * parallel)} of memory for {parallel} at once"
     if spec.budget.prices:
         yield "", f"{least}{shown.usage(spec).cost(spec.budget.prices) * runs:.2f} by your prices, energy aside"
 

@@ -36,11 +36,13 @@ class Started:
 
     Attributes:
         is_warm: It is a fork of a process that had imported its modules.
+        pid_started: See `start_time`.
     """
 
     number: int
     pid: int
     is_warm: bool = False
+    pid_started: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +206,9 @@ class TrialProcesses:
             self._notes.append(told["note"])
         elif "started" in told:
             number = told["started"]
-            self._living[number] = (told["pid"], start_time(told["pid"]))
-            news.append(Started(number, told["pid"], told["is_warm"]))
+            started = start_time(told["pid"])
+            self._living[number] = (told["pid"], started)
+            news.append(Started(number, told["pid"], told["is_warm"], started))
         else:
             number = told["ended"]
             self._living.pop(number, None)

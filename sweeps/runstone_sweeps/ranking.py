@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import TypeVar
 
+from runstone_sweeps.options import Aggregate
+
 T = TypeVar("T")
+
+
+def aggregate(values: Sequence[float], how: Aggregate, goal: str) -> float:
+    """Return what several results of one point come to.
+
+    Args:
+        values: At least one.
+        how: By which rule; `worst` and `best` look at the goal.
+        goal: `minimize` or `maximize`.
+    """
+    if how == "mean":
+        return statistics.fmean(values)
+    if how == "median":
+        return statistics.median(values)
+    return max(values) if (goal == "maximize") == (how == "best") else min(values)
 
 
 def first_key(values: Sequence[float], goals: Sequence[str]) -> tuple[float, ...]:

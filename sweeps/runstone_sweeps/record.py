@@ -12,7 +12,8 @@ from typing import Any
 from runstone_sweeps.failures import failure_key
 from runstone_sweeps.forecast import Forecast, Progress
 from runstone_sweeps.journal import Event
-from runstone_sweeps.ranking import first_key, fronts, is_dominated
+from runstone_sweeps.options import Aggregate
+from runstone_sweeps.ranking import aggregate, first_key, fronts, is_dominated
 from runstone_sweeps.trials import (
     QueuedPoint,
     RunRecord,
@@ -82,6 +83,7 @@ class SweepRecord:
         self._progress = Progress()
         self._ranking: list[tuple[tuple[float, ...], int]] | None = []
         self._points: dict[str, list[int]] = {}
+        self._pooled: Aggregate | None = None
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> SweepRecord:
@@ -259,6 +261,9 @@ class SweepRecord:
 
     def _apply_edited(self, event: Event, at: float) -> None:
         self.config = event.get("config", self.config)
+        replicates = self.config.get("replicates")
+        how = replicates.get("aggregate") if isinstance(replicates, dict) else None
+        self._pooled = (how or "median") if self.config.get("duplicates") == "replicate" else None
         self.folder = event.get("folder", self.folder)
         self.identity = event.get("identity", self.identity)
         if "trials" in event:
@@ -312,12 +317,14 @@ class SweepRecord:
                 self.unknown += 1
                 continue
             self._set_state(trial, TrialState.WAITING)
-            trial.value = trial.values = trial.reason = trial.group = trial.audit_values = None
+            trial.value = trial.values = trial.own_values = trial.reason = trial.group = trial.audit_values = None
             trial.constraints, trial.reports, trial.is_audited = (), {}, False
             trial.prune_step, trial.attrs = None, dict(trial.asked_attrs)
             for run in trial.runs:
                 run.state, run.values, run.reason, run.not_before = TrialState.WAITING, None, None, 0.0
                 run.tries.clear()
+            trial.peers = ()
+            self._pool(trial)
 
     def _apply_to_trial(self, event: Event, at: float) -> None:
         trial = self.trials.get(event["number"])
@@ -356,14 +363,34 @@ class SweepRecord:
         trial.value = None if told is None or math.isnan(float(told)) else float(told)
         values = numbers(event.get("values"))
         trial.values = values or ((trial.value,) if state is TrialState.COMPLETE and trial.value is not None else None)
+        trial.own_values = trial.values
         trial.constraints = numbers(event.get("constraints")) or ()
         trial.audit_values = numbers(event.get("audited"))
         trial.reason, trial.group = event.get("reason"), event.get("group")
         trial.ended_at = at
         if len(trial.runs) == 1:
             apply_result(trial.runs[0], {**event, "values": trial.values}, at)
+        if state is TrialState.COMPLETE:
+            self._pool(trial)
         self._set_state(trial, state)
         self._progress.add(self.active_s, None if self.best is None else self.best.value)
+
+    def _pool(self, trial: TrialRecord) -> None:
+        """Have all trials of a point rank by what their results come to together, where the sweep wants that."""
+        if self._pooled is None:
+            return
+        same = [each for each in self.tried(trial.params) if each.own_values is not None and each.same_as is None]
+        results = [each.own_values for each in same if each.own_values is not None]
+        if not results or (len(results) == 1 and not same[0].peers):
+            return
+        columns = zip(*results, strict=True)
+        pooled = tuple(
+            aggregate(list(each), self._pooled, goal) for each, goal in zip(columns, self.goals, strict=True)
+        )
+        peers = tuple(own[0] for own in results) if len(results) > 1 else ()
+        for each in same:
+            each.values, each.value, each.peers = pooled, pooled[0], peers
+        self._ranking = None
 
     def _set_state(self, trial: TrialRecord, state: TrialState) -> None:
         was, trial.state = trial.state, state

@@ -20,7 +20,7 @@ from runstone import InvalidValue, RunstoneError
 from runstone_sweeps.journal import Journal
 from runstone_sweeps.record import SweepRecord, TrialState
 from runstone_sweeps.spec import SweepSpec, parse_spec
-from runstone_sweeps.store import SweepFolder, budget_fields, config_fields, new_id, recorded_spec
+from runstone_sweeps.store import SweepFolder, SweepIsRunning, budget_fields, config_fields, new_id, recorded_spec
 
 
 class RequestRefused(RunstoneError):
@@ -36,7 +36,7 @@ class Emit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing that is asked of a sweep: `pause`, `unpause`, `add`, `rerun` or `edit`, and with what."""
+    """One thing that is asked of a sweep: `pause`, `unpause`, `add`, `more`, `rerun` or `edit`, and with what."""
 
     id: str
     action: str
@@ -124,6 +124,9 @@ def apply(request: Request, record: SweepRecord, emit: Emit, *, has_objective: b
             spec = recorded_spec(record, is_for_reading=True)
             points = [check_point(point, spec) for point in fields["points"]]
             emit("added", is_durable=True, request=request.id, points=points, is_extra=True)
+        case "more":
+            budget = check_more(fields.get("trials"), record)
+            emit("budget", is_durable=True, request=request.id, **budget)
         case "rerun":
             numbers = check_rerun(fields.get("numbers") or (), record, is_failed=bool(fields.get("is_failed")))
             emit("rerun", is_durable=True, request=request.id, numbers=numbers)
@@ -145,6 +148,26 @@ def check_point(point: Mapping[str, Any], spec: SweepSpec) -> dict[str, Any]:
         if name not in known:
             raise RequestRefused(f"there is no parameter {name!r}; there is {', '.join(sorted(known))}")
     return dict(point)
+
+
+def check_more(trials: Any, record: SweepRecord) -> dict[str, Any]:
+    """Return the budget with so many trials more.
+
+    Raises:
+        RequestRefused: that is no number, trials are not what limits the sweep, or there is no further point.
+    """
+    if type(trials) is not int or trials < 1:
+        raise RequestRefused(f"{trials!r} is no number of trials")
+    if record.trials_budget is None:
+        raise RequestRefused("no number of trials limits this sweep; `sweep edit` changes what does")
+    wanted = max(record.trials_budget, record.next_number) + trials
+    spec = recorded_spec(record, is_for_reading=True)
+    if spec.space.size is not None and spec.sampler.name in ("grid", "brute_force"):
+        wanted = min(wanted, spec.space.size)
+    if wanted <= record.trials_budget:
+        raise RequestRefused(f"the space has {spec.space.size} points, and each is tried already or is going to be")
+    limits = {"limits": record.limits} if record.limits else {}
+    return {"trials": wanted, "parallel": record.parallel, "timeout_s": record.timeout_s, **limits}
 
 
 def check_rerun(numbers: Sequence[int], record: SweepRecord, *, is_failed: bool) -> list[int]:
@@ -217,6 +240,25 @@ def answer_here(folder: SweepFolder, request: Request) -> None:
 def is_python(record: SweepRecord) -> bool:
     """Tell whether a sweep tries a Python function that only its program has."""
     return not record.config.keys() & {"script", "program", "command", "function"}
+
+
+def ask(folder: SweepFolder, action: str, **fields: Any) -> bool:
+    """Have something done: by the coordinator if there is one, else here.
+
+    Returns:
+        Whether it is done; if not, the coordinator is busy and does it when it comes to it.
+
+    Raises:
+        RequestRefused: it cannot be done.
+    """
+    request = Requests(folder).post(action, **fields)
+    if not folder.is_running:
+        try:
+            answer_here(folder, request)
+            return True
+        except SweepIsRunning:  # it was begun in between
+            pass
+    return wait_for_answer(folder, request)
 
 
 def wait_for_answer(folder: SweepFolder, request: Request, *, timeout_s: float = 10.0) -> bool:

@@ -7,6 +7,7 @@ from there.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -137,11 +138,15 @@ class Coordinator:
 
     def _loop(self) -> str:
         work = self._work
-        cost_s = 0.0
+        cost_s = looked_s = 0.0
+        ended = -1
         while True:
-            if self._requests.has_news():
-                self._take_requests()
-            self._look_for_reasons_to_end()
+            # Each time that a run has ended, before another one starts; else not more often than needed.
+            if ended != self._settler.ended or time.monotonic() - looked_s >= TICK_S:
+                ended, looked_s = self._settler.ended, time.monotonic()
+                if self._requests.has_news():
+                    self._take_requests()
+                self._look_for_reasons_to_end()
             has_started = self._start_next()
             if not work.running and not has_started and self._is_done():
                 return self._ending or ("exhausted" if self._asker.is_exhausted else "finished")
@@ -256,6 +261,8 @@ class Coordinator:
                 self._asker.fill()
             elif request.action == "edit":
                 self._edit(has_objective=has_objective)
+            elif request.action == "more":
+                work.spec = dataclasses.replace(work.spec, trials=work.record.trials_budget)
 
     def _edit(self, *, has_objective: bool) -> None:
         """Go on with the config as it was edited, and with what it says of the budget."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from runstone import RunInfo, Status
 from runstone_sweeps.asking import Asker
 from runstone_sweeps.executor import TrialEnded, TrialLost, TrialStarted, key_of
 from runstone_sweeps.journal import json_number
-from runstone_sweeps.options import Aggregate
 from runstone_sweeps.process import kill_leftover
+from runstone_sweeps.ranking import aggregate
 from runstone_sweeps.record import RunRecord, TrialRecord, TrialState
-from runstone_sweeps.spec import Metric
 from runstone_sweeps.starting import Starter
 from runstone_sweeps.usage import Usage, is_energy
 from runstone_sweeps.verdict import Exit, Verdict, judge, judge_run
@@ -33,7 +30,12 @@ _RUN_ENDS = {
 
 
 class Settler:
-    """Decides on runs that ended, and tells the search and the record."""
+    """Decides on runs that ended, and tells the search and the record.
+
+    Attributes:
+        ended: How many runs it has decided on in this session.
+        first_ends: The trials of this session that ended first.
+    """
 
     def __init__(self, work: Work, watch: Watch, asker: Asker, starter: Starter) -> None:
         self._work = work
@@ -41,6 +43,7 @@ class Settler:
         self._asker = asker
         self._starter = starter
         self.first_ends: list[TrialRecord] = []
+        self.ended = 0
 
     # --- live ------------------------------------------------------------------------------------------------------
 
@@ -79,7 +82,7 @@ class Settler:
             is_over_memory=isinstance(news, TrialEnded) and news.is_over_memory,
             was_oom_killer_here=isinstance(news, TrialEnded) and news.was_oom_killer_here,
         )
-        verdict = judge(RunInfo(running.run.path), self._work.wanted, exit_)
+        verdict = judge(RunInfo(running.run.path), self._work.wanted, exit_, running.heard)
         if isinstance(news, TrialLost) and running.cause is None and verdict.kind == "preempted":
             if not news.is_preempted:
                 return Verdict(TrialState.WAITING, reason=news.reason)
@@ -89,6 +92,7 @@ class Settler:
     # --- what follows from a verdict -------------------------------------------------------------------------------
 
     def _settle(self, trial: TrialRecord, record: RunRecord, verdict: Verdict, usage: Usage) -> None:
+        self.ended += 1
         kind = verdict.kind
         if verdict.state is TrialState.FAILED and kind is not None and not trial.is_audited:
             tries = record.tries[kind]
@@ -131,20 +135,23 @@ class Settler:
         results = [run for run in trial.runs if run.state is TrialState.COMPLETE and run.values]
         how = self._work.spec.replicates.aggregate
         metrics = self._work.spec.metrics
-        values = [aggregate([run.values[i] for run in results if run.values], how, m) for i, m in enumerate(metrics)]
+        values = [
+            aggregate([run.values[i] for run in results if run.values], how, m.goal) for i, m in enumerate(metrics)
+        ]
         # Of a constraint, what counts is the same kind of middle; its worst is the largest violation.
         bounds = zip(*(run.constraints for run in results), strict=True)
         failed = len(trial.runs) - len(results)
         verdict = Verdict(
             TrialState.COMPLETE,
             values=tuple(values),
-            constraints=tuple(aggregate(list(bound), how, None) for bound in bounds),
+            constraints=tuple(aggregate(list(bound), how, "minimize") for bound in bounds),
             reason=f"{failed} of {len(trial.runs)} runs did not complete" if failed else None,
         )
         self._tell(trial, verdict, Usage())
 
     def tell_same(self, trial: TrialRecord, before: TrialRecord) -> None:
         """Tell a trial the result of an earlier one of the same point."""
+        self.ended += 1
         verdict = Verdict(
             TrialState.COMPLETE,
             values=before.values,
@@ -255,22 +262,6 @@ class Settler:
         if record.index:
             fields["replicate"] = record.index
         self._work.ledger.emit(kind, number=trial.number, **fields)
-
-
-def aggregate(values: Sequence[float], how: Aggregate, metric: Metric | None) -> float:
-    """Return what several results come to.
-
-    Args:
-        values: At least one.
-        how: By which rule; `worst` and `best` look at the goal.
-        metric: Whose results; `None`: of a constraint, where less is better.
-    """
-    if how == "mean":
-        return statistics.fmean(values)
-    if how == "median":
-        return statistics.median(values)
-    is_maximized = metric is not None and metric.goal == "maximize"
-    return max(values) if is_maximized == (how == "best") else min(values)
 
 
 def _results(verdict: Verdict) -> dict[str, Any]:

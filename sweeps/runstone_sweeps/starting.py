@@ -49,23 +49,23 @@ class Starter:
         """Return a run that an earlier session started and that still runs, to go on with it."""
         running = self._follow(trial, record, attempt=living.attempt)
         running.gpus = living.gpus
-        running.started_s = time.monotonic() - max(0.0, time.time() - (record.started_at or time.time()))
+        running.last_heard_s = time.monotonic()
+        running.started_s = running.last_heard_s - max(0.0, time.time() - (record.started_at or time.time()))
         self._work.running[running.key] = running
         return running
 
     def _follow(self, trial: TrialRecord, record: RunRecord, *, attempt: int | None = None) -> RunningTrial:
         work = self._work
-        run = self._launched(trial, record, attempt)
+        is_new = work.workspace.find_run_folder(record.run_id) is None
+        run = self._made(trial, record) if is_new else work.workspace.launched_run(record.run_id, attempt=attempt)
         tail = work.workspace.follow(run.id)
-        tail.poll()  # what an earlier attempt logged has been reported
+        if not is_new:
+            tail.poll()  # what an earlier attempt logged has been reported
         console = run.path / f"console.{run.attempt}.log"
-        now_s = time.monotonic()
-        return RunningTrial(trial, record, run, tail, console, now_s, last_heard_s=now_s)
+        return RunningTrial(trial, record, run, tail, console, heard={} if is_new else None)
 
-    def _launched(self, trial: TrialRecord, record: RunRecord, attempt: int | None) -> LaunchedRun:
+    def _made(self, trial: TrialRecord, record: RunRecord) -> LaunchedRun:
         work = self._work
-        if work.workspace.find_run_folder(record.run_id) is not None:
-            return work.workspace.launched_run(record.run_id, attempt=attempt)
         name = f"{work.record.name}-{trial.number}"
         tags = {"sweep": work.record.name, "trial": str(trial.number)}
         if len(trial.runs) > 1:

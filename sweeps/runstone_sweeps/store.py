@@ -234,6 +234,15 @@ class Sweeps:
         return folder
 
 
+def status_of(folder: SweepFolder, record: SweepRecord) -> str:
+    """Return where a sweep stands, in a word or two."""
+    if folder.is_running:
+        return "paused" if record.is_paused else "running"
+    if record.is_finished:
+        return "finished"
+    return str(record.closed or ("interrupted" if record.sessions else "not begun"))
+
+
 def config_fields(spec: SweepSpec) -> dict[str, Any]:
     """Return what an event keeps of a config."""
     return {"identity": spec.identity, "config": dict(spec.raw), "folder": str(spec.folder)}

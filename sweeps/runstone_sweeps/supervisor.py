@@ -205,12 +205,12 @@ class Supervisor:
 
     @staticmethod
     def _call(run_objective: RunObjective, request: dict[str, Any]) -> int:
-        from runstone_sweeps.warm_main import renew, set_environment  # not needed where programs are tried
+        from runstone_sweeps.warm_main import encoded, renew, set_environment  # not needed where programs are tried
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         os.chdir(request["cwd"])
-        set_environment(request["env"])
+        set_environment(encoded(request["env"]))
         renew()
         code = run_objective()
         sys.stdout.flush()

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runstone_sweeps.options import MOST_PARALLEL
 from runstone_sweeps.record import SweepRecord, TrialState
 
 STATES = (
@@ -34,6 +35,11 @@ def clean(text: str) -> str:
         if marks <= 2:
             kept.append(char if char.isprintable() else "\ufffd")
     return "".join(kept)
+
+
+def at_once(parallel: int) -> str:
+    """Return how many trials run at once."""
+    return "as many at once as the workers take" if parallel == MOST_PARALLEL else f"{parallel} at once"
 
 
 def value_text(value: Any) -> str:

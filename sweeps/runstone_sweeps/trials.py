@@ -77,7 +77,9 @@ class TrialRecord:
         attrs: What the sampler and pruner keep with it; `asked_attrs`: what the sampler kept when it was asked for.
         state: Where it stands. `waiting`: asked for and not started, or to be started again.
         value: Its result, the first of `values`; a pruned trial has its last value.
-        values: Its results in the order of the sweep's metrics; `None` where it is not complete.
+        values: Its results in the order of the sweep's metrics; `None` where it is not complete. Under
+            `duplicates: replicate` what all trials of its point came to, and `own_values` what came of itself.
+        peers: Then the results of all trials of its point by the first metric, two or more.
         constraints: By how much it breaks each constraint of the sweep; 0 or less: it keeps it.
         reason: Why it failed or was pruned or waits again.
         group: What failures of the same cause have in common.
@@ -100,6 +102,8 @@ class TrialRecord:
     state: TrialState = TrialState.WAITING
     value: float | None = None
     values: tuple[float, ...] | None = None
+    own_values: tuple[float, ...] | None = None
+    peers: tuple[float, ...] = ()
     constraints: tuple[float, ...] = ()
     reason: str | None = None
     group: str | None = None
@@ -135,8 +139,8 @@ class TrialRecord:
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the first metric over its replicates; `None` below two results."""
-        results = [run.values[0] for run in self.runs if run.values]
+        """The standard deviation of the first metric over the results of its point; `None` below two."""
+        results = self.peers or [run.values[0] for run in self.runs if run.values]
         return stdev(results) if len(results) > 1 else None
 
     @property
@@ -228,6 +232,7 @@ def prior_trial(told: Mapping[str, Any], number: int) -> TrialRecord:
         state=TrialState(told["state"]),
         value=values[0] if values else None,
         values=values if told["state"] == TrialState.COMPLETE else None,
+        own_values=values if told["state"] == TrialState.COMPLETE else None,
         constraints=numbers(told.get("constraints")) or (),
         reports={int(step): float(value) for step, value in told.get("reports", ())},
         started_at=told.get("at"),

@@ -6,12 +6,14 @@ import difflib
 import math
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runstone import Failure, MetricSummary, RunInfo, Status
+from runstone import Failure, RunInfo, Status
 from runstone_sweeps.failures import failure_group, is_out_of_memory
+from runstone_sweeps.heard import Result
 from runstone_sweeps.options import Constraint, FailureKind
 from runstone_sweeps.record import TrialState
 from runstone_sweeps.spec import Metric
@@ -41,6 +43,11 @@ class Wanted:
 
     metrics: tuple[Metric, ...]
     constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that it looks at."""
+        return (*(metric.name for metric in self.metrics), *(bound.metric for bound in self.constraints))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +94,18 @@ class Verdict:
     failure: Failure | None = None
 
 
-def judge(info: RunInfo, wanted: Wanted, exit_: Exit) -> Verdict:
+def judge(info: RunInfo, wanted: Wanted, exit_: Exit, heard: Mapping[str, Result] | None = None) -> Verdict:
     """Decide on a run whose processes are gone.
 
     Args:
         info: The run, read after their end.
         wanted: What the sweep looks at.
         exit_: How they ended.
+        heard: What all the points of those metrics come down to, where that is known without reading the run.
     """
     code, cause = exit_.code, exit_.cause
     if code == 0 and info.status is Status.FINISHED:  # it may have been done before it could see the stop word
-        return judge_values(info, wanted)
+        return judge_values(info, wanted, heard)
     if cause is not None:
         return _judge_asked(cause, exit_)
     if exit_.is_over_memory:
@@ -110,7 +118,7 @@ def judge(info: RunInfo, wanted: Wanted, exit_: Exit) -> Verdict:
     if info.status in (Status.PRUNED, Status.STOPPED):
         return judge_run(info, wanted) or Verdict(TrialState.PRUNED)
     if code == 0 and info.status is not Status.FAILED:  # it never started a run, or left by os._exit
-        return judge_values(info, wanted)
+        return judge_values(info, wanted, heard)
     is_told = info.failure is not None and info.failure.type != "SystemExit"  # which only repeats the code
     if info.status is Status.FAILED and info.failure is not None and is_told:
         return _judge_failure(info.failure)
@@ -131,10 +139,11 @@ def judge_run(info: RunInfo, wanted: Wanted) -> Verdict | None:
     return None
 
 
-def judge_values(info: RunInfo, wanted: Wanted) -> Verdict:
+def judge_values(info: RunInfo, wanted: Wanted, heard: Mapping[str, Result] | None = None) -> Verdict:
     """Decide by what a run logged that came to its end."""
-    metrics = info.metrics
-    for name in (*(metric.name for metric in wanted.metrics), *(bound.metric for bound in wanted.constraints)):
+    is_known = heard is not None and all(name in heard for name in wanted.names)
+    metrics: Mapping[str, Result] = heard if heard is not None and is_known else info.metrics
+    for name in wanted.names:
         if name not in metrics:
             return _failed(_missing(name, list(metrics)), "MetricNotFound")
     values = [_value(metrics[metric.name], metric) for metric in wanted.metrics]
@@ -206,7 +215,7 @@ def _failed(reason: str, type_: str, *, tail: str = "", kind: FailureKind | None
     )
 
 
-def _value(summary: MetricSummary, metric: Metric) -> float | None:
+def _value(summary: Result, metric: Metric) -> float | None:
     if metric.value == "last":
         return float(summary.last)
     best = summary.max if metric.goal == "maximize" else summary.min

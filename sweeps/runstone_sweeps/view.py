@@ -14,7 +14,7 @@ from rich.text import Text
 from runstone_sweeps.journal import Event
 from runstone_sweeps.panel import STYLES, Panel, Row, failure_lines
 from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
-from runstone_sweeps.text import clean, counts_text, duration, number, params_text, value_text
+from runstone_sweeps.text import at_once, clean, counts_text, duration, number, params_text, value_text
 
 if TYPE_CHECKING:
     from runstone_sweeps.spec import SweepSpec
@@ -135,7 +135,7 @@ def headline(folder: SweepFolder, record: SweepRecord, spec: SweepSpec) -> Text:
         how_many = f"trials for {duration(spec.timeout_s)}"
     line = Text(f"sweep {clean(record.name)}", style="bold")
     line.append(f"  {folder.id}\n", style="dim")
-    line.append(f"{how_many}, {spec.parallel} at once; {goals_text(spec)}; ")
+    line.append(f"{how_many}, {at_once(spec.parallel)}; {goals_text(spec)}; ")
     line.append(f"sampler {spec.sampler.name}, pruner {spec.pruner.name}")
     return line
 

@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from importlib.machinery import BuiltinImporter, SourceFileLoader
+from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
@@ -30,7 +30,8 @@ class Program:
 
     Args:
         invocation: The command line.
-        code: The compiled script; `None` where a module is run.
+        code: The compiled script, or module of this package; `None`: a module that is looked for first.
+        spec: That of the module.
         known: Names of the modules that were there before the program.
         report: Told at the end which modules are there then.
     """
@@ -40,11 +41,13 @@ class Program:
         invocation: Invocation,
         *,
         code: CodeType | None,
+        spec: ModuleSpec | None = None,
         known: frozenset[str],
         report: Callable[[list[str]], None] | None = None,
     ) -> None:
         self._invocation = invocation
         self._code = code
+        self._spec = spec
         self._known = known
         self._report = report
 
@@ -60,13 +63,12 @@ class Program:
             sys.modules["__mp_main__"] = main
         del main
         try:
-            if self._code is not None:
-                self._run_script(self._code)
-            else:
-                if self._invocation.target.startswith("runstone_sweeps."):
-                    # Where the user's modules import this package it is there already, and runpy would warn of it.
-                    sys.modules.pop(self._invocation.target, None)
+            if self._code is None:
                 runpy._run_module_as_main(self._invocation.target)  # type: ignore[attr-defined]
+            elif self._spec is not None:
+                self._run_module(self._code, self._spec)
+            else:
+                self._run_script(self._code)
         except BaseException as raised:
             error = raised
         is_interrupted = isinstance(error, KeyboardInterrupt)
@@ -83,6 +85,16 @@ class Program:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         os._exit(code)
+
+    def _run_module(self, code: CodeType, spec: ModuleSpec) -> None:
+        """Do what `runpy` does once it has found a module."""
+        main = sys.modules["__main__"]
+        main.__dict__.update(
+            __file__=spec.origin, __cached__=spec.cached, __loader__=spec.loader, __package__=spec.parent, __spec__=spec
+        )
+        sys.argv[0] = spec.origin or sys.argv[0]
+        self._code = None
+        exec(code, main.__dict__)  # noqa: S102  # this package's own
 
     def _run_script(self, code: CodeType) -> None:
         path = full_path(self._invocation.target)
@@ -152,18 +164,22 @@ def first_of_path(invocation: Invocation) -> str:
     return os.path.dirname(os.path.realpath(invocation.target))  # noqa: PTH120  # as above
 
 
-def set_environment(variables: Mapping[str, str]) -> None:
+def encoded(variables: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Return variables as the system keeps them."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+
+
+def set_environment(variables: Mapping[bytes, bytes]) -> None:
     """Make these the whole environment, for Python and for C, in this order. What stays is left alone: it is faster."""
-    before = dict(os.environ)
-    for name in before.keys() - variables.keys():
-        os.unsetenv(name)
-    for name, value in variables.items():
-        if before.get(name) != value:
-            os.putenv(name, value)
     # What `os.environ` knows, which a new process reads from C.
     known = os.environ._data  # type: ignore[attr-defined]
+    for name in known.keys() - variables.keys():
+        os.unsetenv(name)
+    for name, value in variables.items():
+        if known.get(name) != value:
+            os.putenv(name, value)
     known.clear()
-    known.update((os.fsencode(name), os.fsencode(value)) for name, value in variables.items())
+    known.update(variables)
 
 
 def renew() -> None:

@@ -18,6 +18,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -28,13 +29,14 @@ import socket
 import sys
 import weakref
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import CodeType
 from typing import Any
 
 from runstone_sweeps.imports import OWN, find_imports
 from runstone_sweeps.invocation import Invocation, read_invocation
 from runstone_sweeps.linux import Listing, children_of, die_with_parent, find_prctl
-from runstone_sweeps.warm_main import Program, first_of_path, full_path, is_own, renew, set_environment
+from runstone_sweeps.warm_main import Program, encoded, first_of_path, full_path, is_own, renew, set_environment
 
 # The first trials tell what they load later than at their top; those after them find it there.
 _LEARN_FROM = 3
@@ -66,6 +68,7 @@ class WarmServer:
         self._received = b""
         self._trials: dict[int, int | None] = {}
         self._scripts: dict[str, tuple[bytes, CodeType | None, str | None]] = {}
+        self._own: dict[str, tuple[CodeType | None, ModuleSpec | None]] = {}
         self._places: dict[str, int] = {}
         self._said = b""
         self._known: frozenset[str] = frozenset()
@@ -76,7 +79,7 @@ class WarmServer:
         self._finalizers: list[Any] = []
         self._listing = Listing()
         # The interpreter sets it for itself where the locale is C.
-        self._locale = {name: os.environ[name] for name in ("LC_CTYPE",) if name in os.environ}
+        self._locale = {name: os.environb[name] for name in (b"LC_CTYPE",) if name in os.environb}
         self._pid = os.getpid()
 
     # --- before the first trial ------------------------------------------------------------------------------------
@@ -175,24 +178,28 @@ class WarmServer:
                 {"refused": request["number"], "is_stale": True, "reason": "packages were installed meanwhile"}
             )
             return None
-        code, reason = None, self._unfit
+        code, reason, spec = None, self._unfit, None
         if invocation is None:
             reason = "a fork cannot stand in for its command"
         elif reason is None:
             if invocation.kind == "script":
                 code, reason = self._script(invocation)
+            elif invocation.target.startswith("runstone_sweeps."):
+                code, spec = self._own_module(invocation.target)
             reason = reason or self._shadow(first_of_path(invocation))
         if invocation is None or reason is not None:
             self._report({"refused": request["number"], "reason": reason})
             return None
         lessons = os.memfd_create("runstone-lessons") if self._to_learn > 0 else None
+        # Before the fork: each object that a fork touches costs it a copy of the page that holds it.
+        variables, argv = encoded(request["env"]), [os.fsencode(word) for word in request["argv"]]
         try:
             pid = os.fork()
         except OSError as error:
             self._report({"refused": request["number"], "reason": f"it cannot fork: {error.strerror}"})
             return None
         if pid == 0:
-            return self._become(request, invocation, code, wake, lessons)
+            return self._become(request, invocation, (code, spec), wake, lessons, argv, variables)
         self._trials[pid] = lessons
         return None
 
@@ -200,9 +207,11 @@ class WarmServer:
         self,
         request: dict[str, Any],
         invocation: Invocation,
-        code: CodeType | None,
+        program: tuple[CodeType | None, ModuleSpec | None],
         wake: tuple[int, int],
         lessons: int | None,
+        argv: list[bytes],
+        variables: dict[bytes, bytes],
     ) -> Program:
         """Turn this fork into the trial's process, up to its first line."""
         try:
@@ -219,8 +228,8 @@ class WarmServer:
             lists = [lessons, *self._trials.values()]
             for fd in (self._reports, *wake, *(each for each in lists if each is not None)):
                 os.close(fd)
-            set_environment({**request["env"], **self._locale})
-            self._listing.show(request["argv"], request["env"])
+            set_environment({**variables, **self._locale})
+            self._listing.show(argv, variables)
             atexit.register = _at_exit
             sys.argv = [invocation.target, *invocation.arguments]
             sys.orig_argv = list(request["argv"])
@@ -234,7 +243,8 @@ class WarmServer:
             os._exit(127)
         gc.enable()
         report = None if lessons is None else lambda names: self._tell(names, lessons)
-        return Program(invocation, code=code, known=self._known, report=report)
+        code, spec = program
+        return Program(invocation, code=code, spec=spec, known=self._known, report=report)
 
     def _reap(self) -> None:
         while True:
@@ -285,6 +295,18 @@ class WarmServer:
         self._scripts[path] = (text, code, reason)
         gc.freeze()
         return code, reason
+
+    def _own_module(self, name: str) -> tuple[CodeType | None, ModuleSpec | None]:
+        """Return the code and spec of a module of this package, looked for once and not by each trial."""
+        if name not in self._own:
+            self._own[name] = None, None  # what is not there the trial itself says best
+            with contextlib.suppress(ImportError):
+                spec = importlib.util.find_spec(name)
+                loader: Any = spec.loader if spec is not None else None
+                if hasattr(loader, "get_code"):
+                    self._own[name] = loader.get_code(name), spec
+            gc.freeze()
+        return self._own[name]
 
     def _shadow(self, folder: str) -> str | None:
         """Return which of the modules here would be another in a cold start, where the script's folder comes first."""

@@ -15,6 +15,8 @@ from runstone_sweeps.work import RunningTrial, Work
 
 # Between SIGTERM and SIGKILL, for a trial that did not stop when asked.
 TERM_S = 5.0
+# Between two looks at what a trial logs.
+LOOK_S = 0.01
 
 
 class Watch:
@@ -30,12 +32,15 @@ class Watch:
             running: The trial.
             now_s: Monotonic time.
         """
-        self.take_reports(running)
+        if now_s - running.looked_s >= LOOK_S:  # else it was, for what another trial had to tell
+            running.looked_s = now_s
+            self.take_reports(running)
         spec = self._work.spec
-        if spec.trial_timeout_s is not None and now_s - running.started_s >= spec.trial_timeout_s:
-            self.ask_to_end(running, "trial_timeout")
-        if spec.no_report_timeout_s is not None and now_s - running.last_heard_s >= spec.no_report_timeout_s:
-            self.ask_to_end(running, "no_report_timeout")
+        if running.started_s is not None:  # what it takes to import its modules first is not its own time
+            if spec.trial_timeout_s is not None and now_s - running.started_s >= spec.trial_timeout_s:
+                self.ask_to_end(running, "trial_timeout")
+            if spec.no_report_timeout_s is not None and now_s - running.last_heard_s >= spec.no_report_timeout_s:
+                self.ask_to_end(running, "no_report_timeout")
         if running.cause is not None:
             waited_s = now_s - running.asked_to_end_s
             if waited_s >= spec.grace_s:
@@ -49,6 +54,7 @@ class Watch:
         if not found:
             return
         self._take_meters(running, found)
+        running.hear(found, self._work.wanted.names)
         series = found.get(self._work.spec.metric.name)
         if series is None or not len(series):
             return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runstone import LaunchedRun, MetricTail, Workspace
+from runstone import LaunchedRun, MetricTail, Series, Workspace
 from runstone_sweeps.executor import Executor, key_of
+from runstone_sweeps.heard import Heard, heard_of
 from runstone_sweeps.journal import Event, Journal
 from runstone_sweeps.record import RunRecord, SweepRecord, TrialRecord
 from runstone_sweeps.spec import SweepSpec
@@ -31,7 +32,7 @@ class RunningTrial:
         run: The run, as its launcher holds it.
         tail: Follows what it logs.
         console: What it prints.
-        started_s: Monotonic time of its start.
+        started_s: Monotonic time of its start; `None` until its process is there.
         last: Step and value of the metric logged last.
         last_heard_s: Monotonic time at which it last logged anything of its own.
         gpus: GPUs, or the share of one, that it has.
@@ -39,6 +40,8 @@ class RunningTrial:
         signals_sent: What it was sent.
         points_seen: Points of the metric by now.
         meters: The last value of each meter of energy.
+        heard: What it has logged of the metrics that decide; `None` where only the run can tell.
+        looked_s: Monotonic time at which it was looked at last.
     """
 
     trial: TrialRecord
@@ -46,7 +49,7 @@ class RunningTrial:
     run: LaunchedRun
     tail: MetricTail
     console: Path
-    started_s: float
+    started_s: float | None = None
     last: tuple[int, float] | None = None
     last_heard_s: float = 0.0
     gpus: float = 0.0
@@ -55,6 +58,20 @@ class RunningTrial:
     signals_sent: list[signal.Signals] = field(default_factory=list)
     points_seen: int = 0
     meters: dict[str, float] = field(default_factory=dict)
+    heard: dict[str, Heard] | None = None
+    looked_s: float = 0.0
+
+    def hear(self, found: Mapping[str, Series], names: Sequence[str]) -> None:
+        """Take in new points of metrics that decide."""
+        # Points of several writers, and those that come late, are put in order when the run is read.
+        if self.heard is None or len(self.tail.writers) > 1 or self.tail.has_holes or self.tail.unnamed:
+            self.heard = None
+            return
+        for name in names:
+            series = found.get(name)
+            if series is not None and len(series):
+                before = self.heard.get(name)
+                self.heard[name] = heard_of(series) if before is None else before.and_then(series)
 
     @property
     def key(self) -> int:
@@ -161,7 +178,7 @@ class Work:
 
     def usage_of(self, running: RunningTrial, now_s: float, *, cpu_s: float = 0.0, max_rss_bytes: int = 0) -> Usage:
         """Return what the present attempt of a running trial has used."""
-        wall_s = max(0.0, now_s - running.started_s)
+        wall_s = max(0.0, now_s - running.started_s) if running.started_s is not None else 0.0
         return Usage(
             gpu_s=running.gpus * wall_s,
             cpu_s=cpu_s,
@@ -174,5 +191,8 @@ class Work:
         """Return the joules of the present attempt of a run; its meters count those of earlier ones, too."""
         gpus = self.spec.resources.gpus
         share = gpus if 0 < gpus < 1 else 1.0
-        joules = energy_of(meters.items(), gpu_share=share, host_share=1 / max(1, self.spec.parallel))
+        beside = self.spec.parallel
+        if self.spec.executor.name != "local":  # how many a host takes is for its worker to say: those that it has now
+            beside = sum(running.record.host == record.host for running in self.running.values())
+        joules = energy_of(meters.items(), gpu_share=share, host_share=1 / max(1, beside))
         return max(0.0, joules - record.usage.energy_j)

@@ -23,13 +23,15 @@ PACKAGES = {
 # Lower layers first. A module may import from its own layer and from those before it.
 LAYERS: list[set[str]] = [
     {"_version", "errors", "status", "values", "names", "settings", "params"},
-    {"runlog", "blobs", "ledger", "artifacts"},
-    {"ending", "current", "runinfo", "capture", "media", "console", "autolog"},
+    {"runlog", "blobs", "ledger", "catalog", "artifacts"},
+    {"ending", "current", "runinfo", "capture", "media", "console", "autolog", "statistics", "figures", "display"},
     {
-        *("query", "index", "comparison", "workspace", "run", "starting", "companions"),
-        *("environments", "doctor", "reproduce", "tensorboard", "launch", "gc", "datasets", "models", "lineage"),
+        *("query", "index", "comparison", "reports", "workspace", "run", "starting", "companions"),
+        *("environments", "alerts", "doctor", "reproduce", "tensorboard", "launch", "gc"),
+        *("datasets", "models", "lineage", "monitoring", "ci"),
+        *("editing", "views", "exporting", "bundle", "backup", "sync", "importers", "mlflow_export"),
     },
-    {"cli"},
+    {"cli", "server", "serving", "terminal"},
 ]
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 

@@ -17,6 +17,7 @@ import runstone
 from runstone.blobs import Blobs, open_blobs
 from runstone.gc import check, collect, purge
 from runstone.ledger import Ledger
+from runstone.workspace import ensure_workspace
 from tests.blobs.test_checkpoints import safetensors_file
 
 DAY_S = 86_400.0
@@ -402,3 +403,53 @@ def test_verify_finds_any_changed_byte_of_a_store(home: Path, tmp_path: Path) ->
             assert any("(one)" in holder for problem in found for holder in problem.holders)
         path.write_bytes(whole)
     assert check(home).problems == []
+
+
+def test_copies_of_datasets_go_when_nobody_uses_them(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_bytes(b"abc")
+    workspace = ensure_workspace(home)
+    version = workspace.datasets.add(tmp_path / "data", name="d")
+    assert (workspace.datasets.find("d").path / "a.txt").read_bytes() == b"abc"
+    assert collect(home).cache_count == 0  # it was used just now
+    folder = home / "cache" / "datasets" / version.hash
+    with runstone.start_run(workspace=home, environment=False) as run:
+        run.use_dataset("d@1")
+        make_old(folder)
+        assert collect(home).cache_count == 0  # a run that goes on uses it
+    make_old(folder)
+    assert collect(home, dry_run=True).cache_count == 2
+    assert folder.exists()
+    assert collect(home).cache_count == 2
+    assert list((home / "cache" / "datasets").iterdir()) == []
+    assert (workspace.datasets.find("d").path / "a.txt").read_bytes() == b"abc"  # and comes again
+
+
+def make_old(folder: Path) -> None:
+    then = time.time() - 2 * DAY_S
+    for path in (folder, folder / "used", folder / "data"):
+        os.utime(path, (then, then))
+
+
+def test_what_was_fetched_and_broken_off_goes(home: Path) -> None:
+    ensure_workspace(home)
+    incoming = home / "cache" / "incoming" / "0123"
+    incoming.mkdir(parents=True)
+    (incoming / "half.bin").write_bytes(b"x" * 100)
+    then = time.time() - 2 * DAY_S
+    os.utime(incoming, (then, then))
+    assert collect(home).partial_count == 0  # a file in it still grows
+    os.utime(incoming / "half.bin", (then, then))
+    found = collect(home)
+    assert (found.partial_count, found.partial_bytes) == (1, 100)
+    assert not incoming.exists()
+
+
+def test_a_copy_that_somebody_wrote_into_is_put_right(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"abc")
+    workspace = ensure_workspace(home)
+    workspace.datasets.add(tmp_path / "a.txt", name="d")
+    copy = workspace.datasets.find("d").path
+    copy.unlink()
+    copy.write_bytes(b"xyz")
+    assert workspace.datasets.find("d").path.read_bytes() == b"abc"

@@ -93,7 +93,7 @@ def test_words_on_versions(tree: Path, capsys: pytest.CaptureFixture[str]) -> No
     told(capsys, "revoke", "data@gold", "--reason", "wrong labels")
     assert "revoked" in told(capsys, "list", "data")
     assert as_json(capsys, "show", "data")["revoked"] == "wrong labels"  # type: ignore[index]
-    told(capsys, "revoke", "data@1", "--lift")
+    told(capsys, "revoke", "data@1", "--undo")
     assert "revoked" not in told(capsys, "list", "data")
     assert run(["data", "revoke", "data", "--reason", "x"]) == 2
 

@@ -48,12 +48,12 @@ def test_every_command_explains_itself(arguments: list[str], capsys: pytest.Capt
     [
         (["rnus"], "there is no command 'rnus'; did you mean 'runs'?"),
         (["runs", "lst"], "there is no command 'lst'; did you mean 'list'?"),
-        (["runs", "zzzzz"], "there are list, show, delete, restore"),
+        (["runs", "zzzzz"], "there are list, show, rename, tag"),
         (["runs", "list", "--ordr-by", "x"], "--ordr-by"),
         (["runs", "list", "--limit", "-1"], "--limit"),
         (["runs", "list", "--json", "--csv"], "exclude each other"),
         (["runs", "show"], "Missing argument 'RUN'"),
-        (["runs", "delete"], "Missing argument 'RUN...'"),
+        (["runs", "delete"], "name runs, or choose them by --filter"),
         (["compare"], "name two runs or more"),
     ],
 )

@@ -69,6 +69,33 @@ def test_the_life_of_a_version(home: Path, models: Any) -> None:
     assert models("verify").code == 0
 
 
+def test_deployments_and_incidents_are_told_and_shown(home: Path, models: Any) -> None:
+    told = models("deployed", "credit-risk@1.0.0", "eu", "--replicas", "3", "--url", "https://eu.example.org")
+    assert told.out == "credit-risk@1.0.0 is at eu\n"
+    assert models("deployed", "credit-risk@1.1.0", "eu").code == 0
+    registry(home).open_incident("1.1.0", kind="drift", summary="amount shifted")
+    model = models("show", "credit-risk").out
+    assert "deployed: eu 1.1.0" in model
+    assert "open incident credit-risk#1 drift of 1.1.0: amount shifted" in model
+    version = models("show", "credit-risk@1.1.0")
+    assert "eu: since" in version.out
+    assert "#1 drift" in version.out
+    found = models("show", "credit-risk@1.0.0", "--json").json
+    assert [(one["target"], one["replicas"], one["ended_at"] is None) for one in found["deployments"]] == [
+        ("eu", 3, False)
+    ]
+    assert "opened incident #1 (drift) of 1.1.0: amount shifted" in models("history", "credit-risk").out
+    assert [one["number"] for one in models("incidents", "--json").json] == [1]
+    registry(home).close_incident(1, reason="seasonal")
+    assert models("incidents").out == "no open incidents\n"
+    assert "seasonal" in models("incidents", "credit-risk", "--all").out
+    assert (
+        models("undeployed", "credit-risk", "eu", "--reason", "end").out == "credit-risk@1.1.0 is not at eu any more\n"
+    )
+    assert models("undeployed", "credit-risk", "eu").code == 1
+    assert models("deployed", "credit-risk@1.1.0", "eu", "--replicas", "-1").code == 2
+
+
 def test_a_refusal_exits_with_1_and_says_every_reason(home: Path, models: Any) -> None:
     gates = home.parent / "gates.yaml"
     gates.write_text("gates: {production: [{metric: {name: auc, min: 0.95}}, {approval: approved}]}")
@@ -196,6 +223,16 @@ def test_a_version_is_copied_with_its_content(home: Path, models: Any, tmp_path:
     assert there.find("1.1.0").manifest == registry(home).find("1.1.0").manifest
     assert models("verify", "-w", str(other)).code == 0
     assert models("card", "credit-risk@1.1.0", "-w", str(other)).code == 0
+    taken = models("copy", "credit-risk@1.0.0", "--to", str(other), "--as", "credit-risk@1.1.0")
+    assert (taken.code, "give this one another name or number there" in taken.err) == (1, True)
+    assert models("copy", "credit-risk@1.0.0", "--to", str(other), "--as", "credit-risk@9.0.0").code == 0
+    assert models("copy", "credit-risk@1.0.0", "--to", str(other), "--as", "renamed").code == 0
+    assert str(registry(other, "renamed").find()) == "renamed@1.0.0"
+
+
+def test_what_is_not_there_is_copied_nowhere(home: Path, models: Any, tmp_path: Path) -> None:
+    assert models("copy", "credit-risk@9", "--to", str(tmp_path / "nowhere")).code == 1
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_card_is_written_as_markdown_or_page(home: Path, models: Any, tmp_path: Path) -> None:

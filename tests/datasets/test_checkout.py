@@ -9,6 +9,7 @@ import pytest
 
 from runstone.blobs.intake import hash_of_bytes
 from runstone.datasets import Datasets, check_out
+from runstone.datasets.copying import copy_dataset
 from runstone.datasets.exchange import Elsewhere, HistoriesDiffer, pull, push
 from runstone.datasets.verifying import verify
 from runstone.errors import AlreadyExists, FormatError, InvalidValue
@@ -192,6 +193,52 @@ def test_histories_that_went_apart_are_not_mixed(datasets: Datasets, tree: Path,
     with pytest.raises(HistoriesDiffer, match="two histories"):
         list(pull(datasets, [], there))
     assert datasets.get("data").verify() == []
+
+
+def test_histories_that_went_apart_come_together_where_that_is_asked_for(
+    datasets: Datasets, tree: Path, tmp_path: Path
+) -> None:
+    datasets.add(tree)
+    there = Elsewhere(str(tmp_path / "remote"))
+    list(push(datasets, [], there))
+    other = ensure_workspace(tmp_path / "other" / ".runstone").datasets
+    list(pull(other, [], there))
+    (tree / "a.txt").write_text("here")
+    mine = datasets.add(tree)
+    (tree / "a.txt").write_text("there")
+    theirs = other.add(tree, tags={"by": "them"}, notes="theirs")
+    other.get("data").set_alias("gold", 2)
+    other.get("data").revoke(1, reason="wrong labels")
+    list(push(other, [], there))
+    with pytest.raises(HistoriesDiffer, match="`runstone data pull data --as OTHER-NAME`"):
+        list(pull(datasets, [], there))
+    with pytest.raises(InvalidValue, match="one dataset at a time"):
+        list(pull(datasets, [], there, into="theirs"))
+    # beside: theirs under another name
+    (moved,) = pull(datasets, ["data"], there, into="theirs")
+    assert (moved.name, moved.versions) == ("theirs", 2)
+    beside = datasets.get("theirs")
+    assert [one.hash for one in beside.versions()] == [theirs.hash, other.find("data@1").hash]
+    assert (beside.find("gold").recorded.tags, beside.find("gold").recorded.notes) == ({"by": "them"}, "theirs")
+    assert beside.find(1).revoked is not None
+    assert beside.find(2).recorded.source["copied"]["version"] == 2
+    assert list(verify(beside, datasets.blobs)) == []
+    # together: theirs behind mine
+    (moved,) = pull(datasets, ["data"], there, into="data")
+    assert [one.hash for one in datasets.get("data").versions()] == [
+        theirs.hash,
+        mine.hash,
+        datasets.find("data@1").hash,
+    ]
+    events = len(datasets.get("data").history())
+    (again,) = pull(datasets, ["data"], there, into="data")
+    assert (again.count, again.events, len(datasets.get("data").history())) == (0, 0, events)
+    # mine under another name, which can be pushed
+    copied = copy_dataset(datasets, "data", "mine", selector="2")
+    assert [(str(one.before), str(one.now), one.is_new) for one in copied] == [("data@2", "mine@1", True)]
+    assert [one.is_new for one in copy_dataset(datasets, "data", "mine")] == [True, False, True]
+    assert [one.name for one in push(datasets, ["mine"], there)] == ["mine"]
+    assert datasets.get("data").verify() == datasets.get("theirs").verify() == []
 
 
 def test_a_damaged_event_is_not_fetched(datasets: Datasets, tree: Path, tmp_path: Path) -> None:

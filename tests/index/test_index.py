@@ -48,12 +48,13 @@ def age(folder: Path, seconds: float = 60) -> None:
 
 def is_read_again(workspace: Workspace) -> list[str]:
     """Return the runs that the next question would read."""
-    with Index(workspace.path) as index, index._transaction("BEGIN") as connection:
-        from runstone.index.store import _known
+    from runstone.index.store import States, _before
 
-        known = _known(connection)
-    assert known is not None
-    return ingest.changes(workspace.path, ingest.scan(workspace.path), known).stale
+    with Index(workspace.path) as index:
+        connection = index._connect()
+        before = _before(connection)
+        assert before is not None
+        return list(ingest.find_changes(workspace.path, before, States(connection)).stale)
 
 
 # --- in step with the disk --------------------------------------------------------------------------------------------
@@ -355,7 +356,8 @@ def test_threads_may_ask_at_once(filled: Workspace) -> None:
 
 
 def test_a_later_reading_is_not_overwritten_by_an_earlier_one(workspace: Workspace) -> None:
-    from runstone.index.store import _put
+    from runstone.index.store import _transaction
+    from runstone.index.writing import Names, put
 
     run_id = make(workspace.path, "a")
     assert names(workspace) == ["a"]
@@ -363,8 +365,10 @@ def test_a_later_reading_is_not_overwritten_by_an_earlier_one(workspace: Workspa
     early = ingest.read(workspace.path, folder, ingest.scan(workspace.path)[folder])
     workspace.set_tags(run_id, {"x": "y"})
     assert names(workspace, "tags.x = 'y'") == ["a"]
-    with Index(workspace.path) as index, index._transaction("BEGIN IMMEDIATE") as connection:
-        _put(connection, [early])
+    with Index(workspace.path) as index:
+        connection = index._connect()
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            put(connection, Names(), [early])
     assert names(workspace, "tags.x = 'y'") == ["a"]
 
 

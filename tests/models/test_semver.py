@@ -68,7 +68,8 @@ def test_references_name_a_version_an_alias_a_stage_and_a_time() -> None:
     assert ModelRef.parse("credit risk/eu@1.2") == ModelRef("credit risk/eu", "1.2", None)
     assert ModelRef.parse("models:/m@champion") == ModelRef("m", "champion", None)
     at = ModelRef.parse("m@production?as_of=2026-03-01T12:00:00+01:00")
-    assert at.as_of == datetime(2026, 3, 1, 11, tzinfo=UTC).timestamp()
+    assert at.as_of == datetime(2026, 3, 1, 11, 0, 0, 999_999, tzinfo=UTC).timestamp()
+    assert ModelRef.parse(str(at)) == at
     assert ModelRef.parse(str(at)) == at
     for wrong in ("m@", "@1", ""):
         with pytest.raises(InvalidName):
@@ -80,7 +81,8 @@ def test_references_name_a_version_an_alias_a_stage_and_a_time() -> None:
 def test_a_date_alone_is_what_stood_when_the_day_was_over() -> None:
     assert math.isclose(parse_time("2026-03-01"), datetime(2026, 3, 2, tzinfo=UTC).timestamp(), abs_tol=0.01)
     assert parse_time("2026-03-01") < datetime(2026, 3, 2, tzinfo=UTC).timestamp()
-    assert parse_time("2026-03-01T00:00") == datetime(2026, 3, 1, tzinfo=UTC).timestamp()
+    assert parse_time("2026-03-01T00:00") == datetime(2026, 3, 1, 0, 0, 59, 999_999, tzinfo=UTC).timestamp()
+    assert parse_time("2026-03-01 12:30:07 UTC") == parse_time("2026-03-01T13:30:07.999999+01:00")
 
 
 @pytest.mark.parametrize("alias", ["1", "1.2", "v3", "1.2.3", "latest", "Latest", "production", "", "a b", "-x", "a@b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cmp_to_key
@@ -16,13 +17,18 @@ from hypothesis import strategies as st
 
 import runstone
 from runstone.index.conditions import (
+    EVERY_RUN,
     All,
     AnyOf,
+    At,
     Attribute,
     Compare,
     Condition,
     Contains,
+    Count,
+    Environment,
     Field,
+    Glob,
     HasValue,
     Like,
     Metric,
@@ -33,8 +39,10 @@ from runstone.index.conditions import (
     Statistic,
     Tag,
 )
-from runstone.query import find_runs, parse_filter, parse_order
+from runstone.query import find_runs, page_of_runs, parse_filter, parse_order
 from runstone.runinfo import RunInfo
+
+pytestmark = pytest.mark.usefixtures("place_of_index")
 
 # --- the plain evaluation ---------------------------------------------------------------------------------------------
 
@@ -51,9 +59,63 @@ def values_of(field: Field, run: RunInfo) -> list[Any]:
         case Param(keys, is_exact):
             found = [value for path, value in leaves(run.params) if same_name(path, keys, is_exact=is_exact)]
             return [value for value in found if value is not None]
+        case At(name, step):
+            if name not in run.metrics:
+                return []
+            series = run.series(name)
+            pairs = zip(series.step.tolist(), series.value.tolist(), strict=True)
+            return [float(value) for at, value in pairs if at == step][-1:]
+        case Environment(keys):
+            wanted = tuple(part for key in keys for part in key.split("."))
+            return [value for path, value in environment_leaves(run) if fits(wanted, path)]
+        case Count(kind, pattern):
+            return [sum(is_glob(name, pattern) for name in names_of(run, kind))]
+        case Attribute("dataset" | "model" as kind):
+            links = [link for link in (*run.inputs, *run.outputs) if link.kind == kind]
+            versioned = [f"{link.name}@{link.version}" for link in links if link.version is not None]
+            return [link.name for link in links] + versioned
+        case Attribute("artifact"):
+            return [artifact.name for artifact in run.artifacts]
         case Attribute(name):
             value = attribute(run, name)
             return [] if value is None else [value]
+
+
+def names_of(run: RunInfo, kind: str) -> set[str]:
+    match kind:
+        case "metrics":
+            return set(run.metrics)
+        case "tags":
+            return set(run.tags)
+        case "artifact":
+            return {artifact.name for artifact in run.artifacts}
+        case "dataset" | "model":
+            return {link.name for link in (*run.inputs, *run.outputs) if link.kind == kind}
+        case _:
+            raise AssertionError(kind)
+
+
+def environment_leaves(run: RunInfo) -> list[tuple[tuple[str, ...], Any]]:
+    snapshot = dict(run.environment or {})
+    packages = snapshot.get("packages")
+    if isinstance(packages, dict) and isinstance(packages.get("installed"), list):
+        versions = {one["name"]: one["version"] for one in packages["installed"]}
+        snapshot["packages"] = {**{key: value for key, value in packages.items() if key != "installed"}, **versions}
+    split = ((tuple(part for key in path for part in key.split(".")), value) for path, value in leaves(snapshot))
+    return [(path, value) for path, value in split if value is not None]
+
+
+def may_be_left_out(key: str) -> bool:
+    return key in ("devices", "installed") or (key.isascii() and key.isdigit())
+
+
+def fits(wanted: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    """Try every way of leaving keys out."""
+    if not path:
+        return not wanted
+    if wanted and wanted[0] == path[0] and fits(wanted[1:], path[1:]):
+        return True
+    return may_be_left_out(path[0]) and fits(wanted, path[1:])
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -90,6 +152,10 @@ def attribute(run: RunInfo, name: str) -> Any:
             return moment.timestamp() if moment else None
         case "status":
             return run.status.value
+        case "pinned" | "archived" | "deleted":
+            return getattr(run, f"is_{name}")
+        case "energy_j" | "energy_cost" | "carbon_g":
+            return None  # nothing was metered
         case _:
             return getattr(run, name)
 
@@ -136,6 +202,34 @@ def is_like(text: str, pattern: str) -> bool:
     return text[:1] == pattern[0] and is_like(text[1:], pattern[1:])
 
 
+def is_glob(text: str, pattern: str) -> bool:
+    """Match by trying every split."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(is_glob(text[n:], pattern[1:]) for n in range(len(text) + 1))
+    if pattern[0] == "[" and (end := pattern.find("]", 3 if pattern[1:2] in ("!", "^") else 2)) > 0:
+        negated = pattern[1] in "!^"
+        members = pattern[2 if negated else 1 : end]
+        return bool(text) and is_member(text[0], members) != negated and is_glob(text[1:], pattern[end + 1 :])
+    if pattern[0] == "?":
+        return bool(text) and is_glob(text[1:], pattern[1:])
+    return text[:1] == pattern[0] and is_glob(text[1:], pattern[1:])
+
+
+def is_member(character: str, members: str) -> bool:
+    while members:
+        if members[1:2] == "-" and len(members) > 2:
+            if members[0] <= character <= members[2]:
+                return True
+            members = members[3:]
+        else:
+            if members[0] == character:
+                return True
+            members = members[1:]
+    return False
+
+
 def holds(condition: Condition, run: RunInfo) -> bool:
     match condition:
         case All(conditions):
@@ -150,7 +244,13 @@ def holds(condition: Condition, run: RunInfo) -> bool:
                 and isinstance(field, Param)
                 and any(lies_below(path, field.keys, is_exact=field.is_exact) for path, _value in leaves(run.params))
             )
+            if or_below and isinstance(field, Environment):
+                wanted = tuple(part for key in field.keys for part in key.split("."))
+                for path, _value in environment_leaves(run):
+                    below = below or any(fits(wanted, path[:end]) for end in range(1, len(path)))
             return bool(values_of(field, run)) or below
+        case Glob(field, pattern):
+            return any(is_glob(value, pattern) for value in values_of(field, run) if isinstance(value, str))
         case Compare(field, comparison, literal):
             return any(relates(value, comparison, literal) for value in values_of(field, run))
         case OneOf(field, literals):
@@ -176,7 +276,7 @@ def compare_by(orders: tuple[Order, ...]) -> Any:
             pair = []
             for run in (left, right):
                 values = [value for value in values_of(order.field, run) if value == value]  # NaN counts as nothing
-                pair.append(rank(values[0]) if values else (9, 0))
+                pair.append(min(map(rank, values)) if values else (9, 0))
             (kind_a, a), (kind_b, b) = pair
             if kind_a != kind_b:
                 return -1 if kind_a < kind_b else 1
@@ -231,6 +331,24 @@ PARAMS = st.dictionaries(
 )
 METRIC_NAMES = ["loss", "val/acc", "x.max", "top 5", "min"]
 POINTS = st.one_of(st.floats(width=32), st.integers(-2, 2), st.booleans())
+DEVICES = st.fixed_dictionaries({}, optional={"name": TEXTS, "memory": st.integers(0, 2)})
+ENVIRONMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "user": LEAVES,
+        "gpu": st.fixed_dictionaries(
+            {}, optional={"devices": st.lists(DEVICES, max_size=2), "name": TEXTS, "n": LEAVES}
+        ),
+        "cpu": st.fixed_dictionaries({}, optional={"cores": st.integers(0, 2), "nodes": st.just({"0": "0-1"})}),
+        "packages": st.fixed_dictionaries(
+            {
+                "installed": st.lists(
+                    st.sampled_from([{"name": "torch", "version": "2.1"}, {"name": "a.b", "version": "1"}]), max_size=2
+                )
+            }
+        ),
+    },
+)
 RUNS = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["one", "two", "ONE", "a%b"]),
@@ -241,6 +359,18 @@ RUNS = st.fixed_dictionaries(
         "tags": st.dictionaries(st.sampled_from(["stage", "x y", "a.b"]), TEXTS, max_size=2),
         "metrics": st.dictionaries(st.sampled_from(METRIC_NAMES), st.lists(POINTS, min_size=1, max_size=4), max_size=3),
         "status": st.sampled_from(["finished", "stopped", "pruned", "failed"]),
+        "marks": st.sets(st.sampled_from(["pinned", "archived"])),
+        "links": st.lists(
+            st.tuples(
+                st.sampled_from(["input", "output"]),
+                st.sampled_from(["dataset", "model"]),
+                st.sampled_from(["loans", "a*b"]),
+                st.sampled_from([None, "1", "2"]),
+            ),
+            max_size=3,
+        ),
+        "artifacts": st.sets(st.sampled_from(["weights", "plots/a"])),
+        "environment": st.one_of(st.none(), ENVIRONMENTS),
     }
 )
 
@@ -249,14 +379,56 @@ PARAM_FIELDS = st.one_of(
     st.builds(Param, st.lists(st.sampled_from(["a", "b", "0"]), min_size=1, max_size=3).map(tuple)),
 )
 METRIC_FIELDS = st.builds(Metric, st.sampled_from([*METRIC_NAMES, "absent"]), st.sampled_from(Statistic))
+AT_FIELDS = st.builds(At, st.sampled_from([*METRIC_NAMES, "absent"]), st.integers(-1, 4))
+ENVIRONMENT_FIELDS = st.builds(
+    Environment,
+    st.sampled_from(
+        [
+            *(
+                ("user",),
+                ("gpu", "name"),
+                ("gpu", "devices", "0", "name"),
+                ("gpu", "0", "name"),
+                ("gpu", "1", "memory"),
+            ),
+            *(
+                ("gpu", "memory"),
+                ("gpu",),
+                ("gpu", "1"),
+                ("cpu",),
+                ("cpu", "cores"),
+                ("cpu", "nodes"),
+                ("cpu", "nodes", "0"),
+            ),
+            *(("packages", "torch"), ("packages", "a", "b"), ("packages", "a.b"), ("packages",), ("absent",)),
+        ]
+    ),
+)
+COUNT_FIELDS = st.one_of(
+    st.builds(Count, st.just("metrics"), st.sampled_from(["*", "val/*", "[lv]*", "?oss"])),
+    st.builds(Count, st.just("tags"), st.sampled_from(["*", "a*"])),
+    st.builds(Count, st.sampled_from(["dataset", "model", "artifact"])),
+)
+LINK_FIELDS = st.sampled_from([Attribute(name) for name in ("dataset", "model", "artifact")])
+LINK_TEXTS = st.sampled_from(["loans", "loans@1", "a*b@2", "weights", "plots/a", "x"])
+BOOL_FIELDS = st.sampled_from([Attribute(name) for name in ("pinned", "archived", "deleted")])
 TAG_FIELDS = st.builds(Tag, st.sampled_from(["stage", "x y", "a.b", "absent"]))
 TEXT_FIELDS = st.sampled_from([Attribute(name) for name in ("name", "project", "group", "notes", "failure", "parent")])
 NUMBER_FIELDS = st.sampled_from([Attribute("attempts"), Attribute("duration")])
 TIME_FIELDS = st.sampled_from([Attribute("started_at"), Attribute("ended_at")])
-FIELDS = st.one_of(PARAM_FIELDS, METRIC_FIELDS, TAG_FIELDS, TEXT_FIELDS, NUMBER_FIELDS, TIME_FIELDS)
+FIELDS = st.one_of(
+    *(PARAM_FIELDS, METRIC_FIELDS, TAG_FIELDS, TEXT_FIELDS, NUMBER_FIELDS, TIME_FIELDS, AT_FIELDS),
+    *(ENVIRONMENT_FIELDS, COUNT_FIELDS, LINK_FIELDS, BOOL_FIELDS),
+)
 COMPARISONS = st.sampled_from(["=", "<", "<=", ">", ">="])
 PATTERNS = st.lists(
     st.sampled_from(["%", "_", "a", "A", "b", "\\%", "\\_", "\\\\", "[", "*", "?", "é", "ß", "\\"]), max_size=5
+).map("".join)
+
+
+GLOBS = st.lists(
+    st.sampled_from(["*", "?", "a", "A", "[a-c]", "[!a]", "[]]", "[^é-ü]", "[", "]", "[z-a]", "%", "é", "\\", "@"]),
+    max_size=5,
 ).map("".join)
 
 
@@ -270,6 +442,13 @@ ATOMS = st.one_of(
     st.builds(comparisons, st.one_of(METRIC_FIELDS, NUMBER_FIELDS), NUMBERS, COMPARISONS),
     st.builds(comparisons, st.one_of(TAG_FIELDS, TEXT_FIELDS), TEXTS, COMPARISONS),
     st.builds(OneOf, PARAM_FIELDS, st.lists(LITERALS, min_size=1, max_size=4).map(tuple)),
+    st.builds(comparisons, st.one_of(AT_FIELDS, COUNT_FIELDS), NUMBERS, COMPARISONS),
+    st.builds(comparisons, ENVIRONMENT_FIELDS, LITERALS, COMPARISONS),
+    st.builds(comparisons, BOOL_FIELDS, st.booleans(), COMPARISONS),
+    st.builds(Compare, LINK_FIELDS, st.just("="), LINK_TEXTS),
+    st.builds(OneOf, LINK_FIELDS, st.lists(LINK_TEXTS, min_size=1, max_size=2).map(tuple)),
+    st.builds(OneOf, ENVIRONMENT_FIELDS, st.lists(LITERALS, min_size=1, max_size=4).map(tuple)),
+    st.builds(Glob, st.one_of(PARAM_FIELDS, TAG_FIELDS, TEXT_FIELDS, LINK_FIELDS, ENVIRONMENT_FIELDS), GLOBS),
     st.builds(OneOf, METRIC_FIELDS, st.lists(NUMBERS, min_size=1, max_size=3).map(tuple)),
     st.builds(OneOf, st.just(Attribute("status")), st.just(("failed", "pruned"))),
     st.builds(HasValue, FIELDS, st.just(True)),
@@ -296,7 +475,15 @@ CONDITIONS = st.recursive(
     max_leaves=6,
 )
 ORDERS = st.lists(
-    st.builds(Order, st.one_of(METRIC_FIELDS, PARAM_FIELDS, TAG_FIELDS, TEXT_FIELDS), st.booleans()), max_size=2
+    st.builds(
+        Order,
+        st.one_of(
+            *(METRIC_FIELDS, PARAM_FIELDS, TAG_FIELDS, TEXT_FIELDS, AT_FIELDS, ENVIRONMENT_FIELDS, COUNT_FIELDS),
+            *(LINK_FIELDS, BOOL_FIELDS),
+        ),
+        st.booleans(),
+    ),
+    max_size=2,
 )
 
 
@@ -309,8 +496,16 @@ def written(what: Any) -> str:
             return "params." + (".".join(map(quoted, keys)) if is_exact else ".".join(keys))
         case Tag(name):
             return f"tags.{quoted(name)}"
+        case At(name, step):
+            return f"metrics.{quoted(name)}@{step}"
+        case Environment(keys):
+            return ".".join(["environment", *map(quoted, keys)])
+        case Count(kind, pattern):
+            return f"count({kind}.{pattern})" if kind in ("metrics", "tags") else f"count({kind})"
         case Attribute(name):
             return name
+        case Glob(field, pattern):
+            return f"{written(field)} GLOB {written(pattern)}"
         case Compare(field, comparison, value):
             return f"{written(field)} {comparison} {written(value)}"
         case OneOf(field, values):
@@ -361,6 +556,15 @@ def make_runs(home: Path, specifications: list[dict[str, Any]]) -> list[RunInfo]
         for name, points in one["metrics"].items():
             for step, value in enumerate(points):
                 run.log({name: value}, step=step)
+        for mark in sorted(one["marks"]):
+            run._log.write(mark, value=True)
+        for direction, kind, name, version in one["links"]:
+            run._log.write(direction, kind=kind, name=name, version=version, hash=None, role=None, source=None)
+        for name in sorted(one["artifacts"]):
+            run._log.write("artifact", name=name, folder=False, files=[], metadata={})
+        if one["environment"] is not None:
+            writer = run._log.writer.hex()
+            (run.path / f"environment.{writer}.json").write_text(json.dumps(one["environment"]))
         if one["status"] == "failed":
             run.fail(ValueError("a%b"))
             run.finish()
@@ -374,7 +578,7 @@ def make_runs(home: Path, specifications: list[dict[str, Any]]) -> list[RunInfo]
     max_examples=50,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each example writes runs: shrinking would take minutes
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 @given(
     specifications=st.lists(RUNS, min_size=1, max_size=5),
@@ -393,7 +597,11 @@ def test_the_index_answers_as_a_plain_evaluation_does(
             text = written(condition)
             assert repr(parse_filter(text)) == repr(condition)  # repr: NaN equals no NaN
             expected = sorted((run for run in infos if holds(condition, run)), key=compare_by(orders))
-            found = find_runs(home, text, order_by=order_by)
+            found = find_runs(home, text, order_by=order_by, archived=None)
+            page = page_of_runs(home, text, order_by=order_by, archived=None)
+            assert list(page.ids) == [record.id for record in found.records]
+            window = page_of_runs(home, text, order_by=order_by, archived=None, offset=1, limit=2)
+            assert (window.ids, window.total) == (page.ids[1:3], page.total)
             assert [record.id for record in found.records] == [run.id for run in expected], text
             assert found.total == len(expected)
 
@@ -480,26 +688,29 @@ def test_patterns_of_many_wildcards_take_bounded_time(home: Path) -> None:
     with runstone.start_run(params={"text": "a" * 100_000}, workspace=home, environment=False):
         pass
     find_runs(home)
-    for pattern in ("%" * 1000, "%a" * 1000 + "b", "a%" * 500 + "_" * 500, "_%" * 1000 + "c"):
+    for pattern in ("%" * 1000, "%a" * 1000 + "b", "a%" * 500 + "_" * 500, "_%" * 1000 + "c", "(a+)+$"):
         began = time.process_time()
         find_runs(home, f"params.text like '{pattern}'")
         find_runs(home, f"params.text ilike '{pattern}'")
+        find_runs(home, f"params.text glob '{pattern.replace('%', '*').replace('_', '[!b]')}'")
         assert time.process_time() - began < 1.0
 
 
-def test_a_filter_becomes_bound_parameters_only() -> None:
-    from sqlalchemy.dialects import sqlite
-
-    from runstone.index.compile import order_by, where
+def test_a_filter_reaches_the_database_as_bound_parameters_only(names: Any, home: Path) -> None:
+    from runstone.index.store import Index
 
     filter = (
-        "metrics.\"m'--\".max > 7654321 and (params.'k;--' in ('v--', 7654322) or tags.t = 'z--') and name like 'p--%'"
+        "metrics.\"m'--\".max > 7654321 and (params.'k;--' in ('v--', 7654322) or tags.t = 'z--') and name like 'p--%' "
+        "and environment.'e--' glob 'g--*' and dataset:d-- and count(params.c--*) > 7654323 "
+        "and metrics.'a--'@7654324 < 1"
     )
-    expressions = [
-        where(parse_filter(filter), now=0.0),
-        *order_by(parse_order("params.'k;--', metrics.'m--'"), now=0.0),
-    ]
-    for expression in expressions:
-        text = str(expression.compile(dialect=sqlite.dialect()))
-        assert "--" not in text
-        assert "765432" not in text
+    statements: list[str] = []
+    with Index(home) as index:
+        index.find(EVERY_RUN)  # makes the tables
+    with Index(home) as index:
+        index._connect().set_trace_callback(statements.append)
+        index.find(parse_filter(filter), orders=parse_order("params.'k;--', metrics.'m--', environment.'o--'"))
+    assert statements
+    # What is traced has the bound values put in as literals: between quotes they are text, and nothing but text.
+    for statement in statements:
+        assert "--" not in re.sub(r"'(?:[^']|'')*'", "", statement)

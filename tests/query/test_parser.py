@@ -15,9 +15,13 @@ from runstone.index.conditions import (
     EVERY_RUN,
     All,
     AnyOf,
+    At,
     Attribute,
     Compare,
     Contains,
+    Count,
+    Environment,
+    Glob,
     HasValue,
     Like,
     Metric,
@@ -150,6 +154,81 @@ def test_durations_are_seconds_or_text_with_units(text: str, seconds: float) -> 
     assert parse_filter(f"duration > {seconds}") == Compare(Attribute("duration"), ">", seconds)
 
 
+NOW = 1795392000.0 + 3600 * 15  # 15:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("text", "epoch_s"),
+    [
+        ("now()", NOW),
+        ("NOW() - 7d", NOW - 7 * 86_400),
+        ("now()-1h30m", NOW - 5400),
+        ("today()", 1795392000.0),
+        ("today() - 2 * 1d + 6h", 1795392000.0 - 1.75 * 86_400),
+        ("now() - (1d + 2h) / 2", NOW - 13 * 3600),
+        ("'2026-11-23' + 1d", 1795392000.0 + 86_400),
+        ("2d + '2026-11-23'", 1795392000.0 + 2 * 86_400),
+    ],
+)
+def test_times_can_be_reckoned_with(text: str, epoch_s: float) -> None:
+    assert parse_filter(f"started_at > {text}", now=NOW) == Compare(Attribute("started_at"), ">", epoch_s)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1h30m", 5400.0),
+        ("250ms", 0.25),
+        ("2 * 3 + 4", 10),
+        ("2 * (3 + 4)", 14),
+        ("-1 - -2", 1),
+        ("10 -3", 7),
+        ("7 / 2", 3.5),
+        ("1d / 1h", 24.0),
+        ("(now() - today()) / 1h", 15.0),
+    ],
+)
+def test_numbers_and_durations_can_be_reckoned_with(text: str, value: float) -> None:
+    assert parse_filter(f"params.x = {text}", now=NOW) == Compare(Param(("x",)), "=", value)
+    assert parse_filter(f"metrics.x < {text}", now=NOW) == Compare(Metric("x"), "<", value)
+    assert parse_filter(f"params.x in ({text}, 1)", now=NOW) == OneOf(Param(("x",)), (value, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("metrics.loss@100", At("loss", 100)),
+        ("metrics.`val acc`@-3", At("val acc", -3)),
+        ('metrics."x.max"@0', At("x.max", 0)),
+        ("environment.gpu.0.name", Environment(("gpu", "0", "name"))),
+        ('environment.packages."a.b"', Environment(("packages", "a.b"))),
+        ("count(metrics.*)", Count("metrics")),
+        ("COUNT( metrics.val/* )", Count("metrics", "val/*")),
+        ("count(params.opt.'l*r')", Count("params", "opt.l[*]r")),
+        ("count(metrics)", Count("metrics")),
+        ("count(dataset)", Count("dataset")),
+        ("energy", Attribute("energy_j")),
+        ("cost", Attribute("energy_cost")),
+        ("pinned", Attribute("pinned")),
+    ],
+)
+def test_fields_of_other_kinds_have_names_of_their_own(text: str, field: object) -> None:
+    assert parse_field(text) == field
+    assert parse_order(f"{text} desc") == (Order(field, descending=True),)  # type: ignore[arg-type]
+    assert parse_fields(f"name, {text}, id") == (("name", Attribute("name")), (text, field), ("id", Attribute("id")))
+
+
+def test_short_forms_say_the_same_as_long_ones() -> None:
+    assert parse_filter("pinned") == parse_filter("pinned = true")
+    assert parse_filter("not archived and (pinned)") == parse_filter("not archived = true and pinned = true")
+    assert parse_filter("dataset:loans@3") == parse_filter("dataset = 'loans@3'")
+    assert parse_filter("model:'my net@1.2.0' or dataset:a") == parse_filter("model = 'my net@1.2.0' or dataset = 'a'")
+    assert parse_filter("(dataset:loans*)") == parse_filter("dataset glob 'loans*'")
+    assert parse_filter("exists(params.x)") == parse_filter("params.x is not null")
+    assert parse_filter("exists(params.x*)") == parse_filter("count(params.x*) > 0")
+    assert parse_filter("name not glob 'a*'") == All((HasValue(Attribute("name")), Not(Glob(Attribute("name"), "a*"))))
+
+
 def test_an_order_lists_fields_with_directions() -> None:
     assert parse_order("") == ()
     assert parse_order("metrics.loss.min desc, started_at ASC, params.lr") == (
@@ -180,7 +259,32 @@ def test_a_list_of_fields_keeps_their_text() -> None:
         ("name = 5", 7, ["'name' is text"]),
         ("duration > 'soon'", 11, ["no duration", "1h30m"]),
         ("started_at > 'yesterday'", 13, ["no time", "UTC"]),
-        ("params.x = 5m", 11, ["'5m' is not a number"]),
+        ("params.x = 5mb", 11, ["'5mb' is not a number"]),
+        ("params.x = 5m3", 11, ["'5m3' is not a number"]),
+        ("params.started = now()", 17, ["started_at and ended_at only"]),
+        ("started_at > now", 13, ["write now()"]),
+        ("started_at > now(1)", 17, ["takes nothing"]),
+        ("started_at > 7d", 13, ["no time", "now() - 7d"]),
+        ("started_at > now() + now()", 19, ["a time cannot be added to a time"]),
+        ("duration > 1h * 1h", 14, ["a duration cannot be multiplied with a duration"]),
+        ("params.x = 1 / 0", 13, ["division by zero"]),
+        ("params.x = 1e300 * 1e300", 17, ["too large"]),
+        ("params.x = 'a' + 1", 15, ["a number cannot be added to text"]),
+        ("params.x = (1 + 2", 11, ["not closed"]),
+        ("metrics.loss.max@10 > 1", 13, ["leave .max out"]),
+        ("params.x@10 > 1", 0, ["only metrics have values at steps"]),
+        ("metrics.loss@99999999999999999999 > 1", 12, ["64 bits"]),
+        ("count(status) > 1", 6, ["what can be counted are metrics"]),
+        ("count(metrics.*", 15, ["expected )"]),
+        ("exists params.x", 0, ["a parenthesis must follow 'exists'"]),
+        ("metrics.val/* > 1", 12, ["in count(…) and exists(…) only"]),
+        ("exists(params.a*", 16, ["expected )"]),
+        ("dataset: = 'x'", 7, ["a name must follow the colon"]),
+        ("dataset > 'x'", 8, ["'dataset' has no order"]),
+        ("pinned = 1", 9, ["true or false"]),
+        ("pinned > true", 9, ["have no order"]),
+        ("name =~ 'a.*'", 5, ["write 'GLOB'"]),
+        ("environment = 1", 0, ["a name must follow 'environment'"]),
         ("params.x = 'abc", 11, ["no closing '"]),
         ("((name = 'x')", 0, ["not closed"]),
         ("name = 'x')", 10, ["never opened"]),
@@ -284,6 +388,22 @@ def test_any_text_parses_or_is_a_mistake(text: str) -> None:
 
 
 PIECES = [
+    "count(",
+    "exists(",
+    "metrics.*",
+    "metrics.x@1",
+    "environment.a",
+    "dataset",
+    ":a@1",
+    "glob",
+    "now()",
+    "7d",
+    "+",
+    "-",
+    "*",
+    "/",
+    "started_at",
+    "pinned",
     "metrics.",
     "params.x",
     "tags.a",

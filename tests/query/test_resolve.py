@@ -9,6 +9,8 @@ import pytest
 import runstone
 from runstone import AmbiguousName, RunNotFound, Workspace
 
+pytestmark = pytest.mark.usefixtures("place_of_index")
+
 
 def make(home: Path, name: str, run_id: str | None = None, project: str = "p") -> str:
     with runstone.start_run(name=name, run_id=run_id, project=project, workspace=home, environment=False) as run:

@@ -11,6 +11,8 @@ import pytest
 import runstone
 from runstone import RunTable, Workspace
 
+pytestmark = pytest.mark.usefixtures("place_of_index")
+
 
 @pytest.fixture
 def workspace(home: Path) -> Workspace:
@@ -120,3 +122,43 @@ def test_a_run_removed_from_disk_after_the_question_is_not_found(workspace: Work
     shutil.rmtree(found[0].path)
     with pytest.raises(runstone.RunNotFound):
         found[0]
+
+
+def test_a_table_becomes_arrow_and_parquet(workspace: Workspace, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = workspace.runs(order_by="name")
+    table = found.to_arrow()
+    assert table.column_names == found.columns
+    kinds = {name: str(kind) for name, kind in zip(table.column_names, table.schema.types, strict=True)}
+    assert kinds["params.lr"] == kinds["metrics.loss"] == kinds["duration"] == "double"
+    assert kinds["params.a\\.b"] == kinds["attempts"] == "int64"
+    assert kinds["started_at"] == "timestamp[us, tz=UTC]"
+    assert table["params.net.layers"].to_pylist() == ["[8, 8]"] * 3
+    assert table["metrics.late"].to_pylist() == [None, None, 4.0]
+    path = tmp_path / "runs.parquet"
+    found.to_parquet(path)
+    written = pq.read_table(path)
+    without_nan = [name for name in table.column_names if name != "metrics.top 5"]  # NaN equals nothing
+    assert written.column_names == table.column_names
+    assert written.select(without_nan).equals(table.select(without_nan))
+    assert workspace.runs("name = 'x'").to_arrow().num_rows == 0
+
+
+def test_columns_of_mixed_types_become_text(home: Path) -> None:
+    for value in (1, "auto", True, 2**70, "\ud800"):
+        with runstone.start_run(params={"x": value, "n": 2**70}, workspace=home, environment=False):
+            pass
+    table = runstone.open_workspace(home).runs(order_by="started_at").to_arrow()
+    assert table["params.x"].to_pylist() == ["1", "auto", "true", str(2**70), "?"]
+    assert table["params.n"].to_pylist() == [float(2**70)] * 5
+
+
+def test_values_of_fields_beyond_the_record_are_asked_for(workspace: Workspace) -> None:
+    found = workspace.runs(order_by="name desc")
+    assert found.values("metrics.loss@1") == [0.5, 0.5, 0.5]
+    assert found.values("metrics.late@2") == [2.0, None, None]
+    assert found.values("count(metrics.*)") == [3, 2, 2]
+    assert found.values("environment.gpu.name") == found.values("dataset") == [None] * 3
+    assert found.values("pinned") == [False] * 3
+    assert found[1:].values("metrics.late@2") == [None, None]

@@ -30,7 +30,8 @@ def test_first_run_makes_a_workspace_here_and_later_ones_find_it_from_below(
     assert len(list(runstone.open_workspace().run_folders())) == 2
     assert (tmp_path / ".runstone" / "FORMAT").read_text() == "1\n"
     assert (tmp_path / ".runstone" / ".gitignore").read_text() == "*\n"
-    assert sorted(path.name for path in (tmp_path / ".runstone").iterdir()) == [".gitignore", "FORMAT", "runs"]
+    names = sorted(path.name for path in (tmp_path / ".runstone").iterdir())
+    assert names == [".gitignore", "FORMAT", "changes", "runs"]
 
 
 def test_argument_wins_over_the_environment(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,8 +67,10 @@ def test_what_is_no_workspace_is_said_plainly(tmp_path: Path) -> None:
         with pytest.raises(runstone.WorkspaceNotFound, match=why):
             runstone.open_workspace(path)
     for open_it in (runstone.open_workspace, runstone.ensure_workspace):
-        with pytest.raises(runstone.InvalidValue, match="name a folder"):
-            open_it("https://host/ws")
+        with pytest.raises(runstone.InvalidValue, match="neither a folder nor a server"):
+            open_it("s3://bucket/ws")
+        with pytest.raises(runstone.InvalidConfig, match="https"):
+            open_it("http://runs.example.org/ws")
     with pytest.raises(runstone.InvalidValue, match="must be a path"):
         runstone.start_run(workspace=3)  # type: ignore[arg-type]
     with pytest.raises(OSError, match=r"exists|directory"):

@@ -22,7 +22,8 @@ from runstone_sweeps.spec import load_spec
 from runstone_sweeps.store import SweepFolder, Sweeps
 from runstone_sweeps.work import RunningTrial, Watcher
 
-# Loss falls with each step towards what x gives; `slow` and `steps` say how long it takes.
+# Loss falls with each step towards what x gives; `slow` and `steps` say how long it takes. After its first step a trial
+# waits for the file `until`, if it is given one: what a test does to it while it runs cannot come too late.
 SCRIPT = """\
 import argparse, os, time
 import runstone
@@ -30,11 +31,14 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--x", type=float, required=True)
 parser.add_argument("--steps", type=int, default=3)
 parser.add_argument("--slow", type=float, default=0.0)
+parser.add_argument("--until")
 options = parser.parse_args()
 with runstone.start_run(environment=False) as run:
     for step in range(options.steps):
         run.log({"loss": options.x**2 + 1 / (step + 1), "step_": step}, step=step)
         time.sleep(options.slow)
+        while options.until and not os.path.exists(options.until) and not run.should_stop:
+            time.sleep(0.01)
         if run.should_stop:
             break
 """
@@ -110,7 +114,7 @@ class Place:
     def sweep(self, *words: str | Path, code: int = 0) -> str:
         """Run `sweep WORDS` to its end and return what it printed."""
         process = self.start(*words)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         assert "Traceback" not in out + err
         return out + err
@@ -152,9 +156,13 @@ class Place:
         """The events of the only sweep."""
         return read_events(self.folder.path)[0]
 
+    def go(self) -> None:
+        """Let trials that wait for the file `go` go on."""
+        (self.path / "go").touch()
+
     def until(self, is_so: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
         """Wait until something is so."""
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120  # a busy machine takes its time
         while not is_so():
             assert time.monotonic() < limit
             assert process is None or process.poll() is None, process.communicate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_what_each_attempt_used_is_counted_whatever_became_of_it(place: Place) -
             begun[event["number"]] = event["at"]
         elif event["event"] in ("requeued", "told"):
             spans += event["at"] - begun[event["number"]]
-    assert record.usage.wall_s == pytest.approx(spans, abs=0.3)
+    assert 5 * 0.3 <= record.usage.wall_s <= spans + 0.2
     assert record.usage.wall_s == pytest.approx(sum(t.usage.wall_s for t in record.trials.values()))
     assert [bool(e.get("usage")) for e in place.events if e["event"] in ("requeued", "told")] == [True] * 5
     assert record.trials[0].usage.cpu_s > 0.55  # of two attempts
@@ -75,7 +76,7 @@ def test_a_spent_budget_stops_running_trials_and_a_larger_one_goes_on(place: Pla
     assert place.run_here(config) == "budget"
     record = place.record
     # two trials at once, a unit of money for each second of a trial
-    assert 2.0 <= record.usage.wall_s < 8
+    assert 2.0 <= record.usage.wall_s < 15  # both to their ends: 16
     assert record.is_finished is False
     assert not place.living()
     assert place.resume_here() == "budget"  # nothing is left, whoever asks
@@ -97,10 +98,10 @@ def test_the_use_of_a_trial_whose_coordinator_died_is_counted(place: Place) -> N
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     place.until(lambda: not place.living())
-    started, last = place.events_of("started")[0]["at"], place.events_of("reported")[-1]["at"]
+    started, killed_at = place.events_of("started")[0]["at"], time.time()
     place.resume_here()
     (requeued,) = place.events_of("requeued")
-    assert requeued["usage"]["wall_s"] == pytest.approx(last - started, abs=1.0)
+    assert 0.0 < requeued["usage"]["wall_s"] <= killed_at - started  # until its last sign of life
     assert place.record.usage.wall_s > requeued["usage"]["wall_s"] + 1.0
 
 
@@ -114,7 +115,7 @@ def test_gpu_hours_are_checked_while_trials_run(
     more = "  steps: {value: 999}\n  slow: {value: 0.02}\ngpus: 2\nbudget: {gpu_hours: 0.0004}\n"  # 1.44 s of a GPU
     out = place.sweep("run", place.config(more, trials=3), code=0)
     assert "the budget is spent" in out
-    assert 1.44 <= place.record.usage.gpu_s < 6
+    assert 1.44 <= place.record.usage.gpu_s < 30  # of a whole trial: 40
     assert "of 0.0004" in place.sweep("status", "toy")
 
 
@@ -136,3 +137,16 @@ def test_the_pace_and_the_gain_of_late_are_known() -> None:
     assert forecast.gain_per_hour == pytest.approx((20 - 9) / 40 * 3600)
     record.timeout_s = record.active_s + 5
     assert record.forecast().left_s == pytest.approx(5)
+
+
+def test_what_it_takes_until_the_first_trial_can_start_is_no_time_of_a_trial(place: Place) -> None:
+    # The installed module takes longer than a trial may, and than the sweep may spend.
+    site = place.path / "lib" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "slow_module.py").write_text("import time\ntime.sleep(3)\n")
+    place.script("train.py", "import slow_module\n" + OPEN + "run.log({'loss': 1.0})\n")
+    more = f"env: {{PYTHONPATH: {site}}}\nbudget: {{cost: 2.5, prices: {{hour: 3600}}}}\n"
+    limits = "trial_timeout: 2.5\nno_report_timeout: 2.5\n"
+    assert place.run_here(place.config(more + limits, trials=2)) == "finished"
+    assert {trial.state for trial in place.record.trials.values()} == {TrialState.COMPLETE}
+    assert place.record.usage.wall_s < 2.5

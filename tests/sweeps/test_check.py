@@ -118,10 +118,10 @@ def test_a_dry_run_says_what_is_logged_and_what_the_sweep_will_take(place: Place
 
 
 def test_a_dry_run_that_takes_too_long_is_stopped_and_says_so(place: Place) -> None:
-    path = place.config("  steps: {value: 1000}\n  slow: {value: 0.05}\n", trials=100)
+    path = place.config("  steps: {value: 10000}\n  slow: {value: 0.05}\n", trials=100)
     started = time.monotonic()
     out = call("check", str(path), "--dry-run", "--seconds", "2")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
     assert "stopped after 2 s, as it was not done" in out
     assert "forecast  at least " in " ".join(out.split(" ")).replace("forecast       ", "forecast  ")
     assert "logged" in out

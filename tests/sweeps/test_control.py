@@ -15,52 +15,57 @@ from runstone_sweeps.requests import RequestRefused, Requests, answer_here, pars
 
 from .conftest import Place, Silent
 
-SLOW = "  steps: {value: 12}\n  slow: {value: 0.05}\n"
+# Trials that wait, after their first step, until the test lets them go on.
+HELD = "  steps: {value: 3}\n  until: {value: go}\n"
 
 
 def test_a_paused_sweep_starts_nothing_until_it_is_resumed(place: Place) -> None:
-    config = place.config(SLOW, trials=5, parallel=1)
+    config = place.config(HELD, trials=5, parallel=1)
     process = place.start("run", config)
     place.until(lambda: len(place.events_of("reported")) >= 1, process)
     out = place.sweep("pause", "toy")
     assert "no more trials start until `sweep resume" in out
-    place.until(lambda: not place.living(), process)
+    place.go()
+    place.until(lambda: len(place.events_of("told")) == 1, process)
     started = len(place.events_of("started"))
+    assert started == 1
     active_s = place.record.active_s
     time.sleep(0.8)
     assert len(place.events_of("started")) == started
     assert place.record.is_paused
     assert "paused" in place.sweep("status", "toy")
     assert "goes on" in place.sweep("resume", "toy")
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 0
     record = place.record
     assert record.is_finished
     assert len(record.trials) == 5
     # a pause in which nothing runs is no work
-    (paused,), (unpaused,) = place.events_of("paused"), place.events_of("unpaused")
-    assert unpaused["at"] - paused["at"] > 0.8
+    (told, *_), (unpaused,) = place.events_of("told"), place.events_of("unpaused")
+    assert unpaused["at"] - told["at"] > 0.8
     total = place.events[-1]["at"] - place.events_of("opened")[0]["at"]
     assert record.active_s < total - 0.7
     assert record.active_s > active_s
 
 
 def test_a_paused_sweep_stops_at_once(place: Place) -> None:
-    process = place.start("run", place.config(SLOW, trials=5, parallel=1))
+    process = place.start("run", place.config(HELD, trials=5, parallel=1))
     place.until(lambda: len(place.events_of("reported")) >= 1, process)
     place.sweep("pause", "toy")
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 130
+    place.go()
     assert place.resume_here(trials=2) == "finished"
     assert not place.record.is_paused
 
 
 def test_points_are_added_to_a_sweep_that_runs_and_to_one_that_has_ended(place: Place) -> None:
-    process = place.start("run", place.config(SLOW, trials=2, parallel=1))
+    process = place.start("run", place.config(HELD, trials=2, parallel=1))
     place.until(lambda: len(place.events_of("reported")) >= 1, process)
     wait_for_answer(place.folder, Requests(place.folder).post("add", points=[{"x": 0.1}]))
-    process.communicate(timeout=60)
+    place.go()
+    process.communicate(timeout=180)
     assert process.returncode == 0
     assert [trial.params["x"] == 0.1 for trial in place.record.trials.values()] == [False, True]
     assert "when the sweep goes on: `sweep resume" in place.sweep("add", "toy", "x=0.2", "steps=1")
@@ -68,11 +73,35 @@ def test_points_are_added_to_a_sweep_that_runs_and_to_one_that_has_ended(place: 
     assert [(dict(point.params), point.is_extra) for point in record.queue] == [({"x": 0.2, "steps": 1}, True)]
     assert not record.is_finished
     place.sweep("resume", "toy")
-    assert place.record.trials[2].params == {"x": 0.2, "steps": 1, "slow": 0.05}
+    assert place.record.trials[2].params == {"x": 0.2, "steps": 1, "until": "go"}
     assert place.record.is_finished  # beyond the budget of two
     out = place.sweep("add", "toy", "y=1", code=1)
-    assert "there is no parameter 'y'; there is slow, steps, x" in out
+    assert "there is no parameter 'y'; there is steps, until, x" in out
     assert not place.record.queue
+    assert not list((place.folder.path / "requests").iterdir())
+
+
+def test_a_sweep_is_given_more_trials_while_it_runs_and_after_its_end(place: Place) -> None:
+    process = place.start("run", place.config(HELD, trials=1, parallel=1))
+    place.until(lambda: len(place.events_of("reported")) >= 1, process)
+    assert "2 more trials are run\n" in place.sweep("add", "toy", "--trials", "2")
+    place.go()
+    process.communicate(timeout=180)
+    assert process.returncode == 0
+    assert place.record.counts == {TrialState.COMPLETE: 3}
+    assert "1 more trial is run when the sweep goes on" in place.sweep("add", "toy", "--trials", "1")
+    assert not place.record.is_finished
+    place.sweep("resume", "toy")
+    assert place.record.counts == {TrialState.COMPLETE: 4}
+    assert place.record.is_finished
+    assert "name a point, such as lr=0.1, or how many --trials more" in place.sweep("add", "toy", code=2)
+
+
+def test_a_sweep_that_time_alone_limits_is_given_no_more_trials(place: Place) -> None:
+    config = place.config("timeout: 1s\n")
+    config.write_text(config.read_text().replace("trials: 4\n", ""))
+    assert place.run_here(config) == "timeout"
+    assert "no number of trials limits this sweep" in place.sweep("add", "toy", "--trials", "1", code=1)
     assert not list((place.folder.path / "requests").iterdir())
 
 
@@ -104,10 +133,16 @@ def test_failed_trials_are_run_again_and_replace_what_they_came_to(place: Place)
 
 
 def test_a_trial_is_run_again_while_the_sweep_runs(place: Place) -> None:
-    process = place.start("run", place.config(SLOW, trials=4, parallel=1))
+    place.script(
+        "train.py",
+        "import os, time, runstone\nrun = runstone.start_run(environment=False)\n"
+        "while not run.name.endswith('-0') and not os.path.exists('go'): time.sleep(0.01)\nrun.log({'loss': 1.0})\n",
+    )
+    process = place.start("run", place.config(trials=4, parallel=1))
     place.until(lambda: len(place.events_of("told")) == 1, process)
     place.sweep("rerun", "toy", "0")
-    process.communicate(timeout=60)
+    place.go()
+    process.communicate(timeout=180)
     record = place.record
     assert record.is_finished
     assert [trial.attempts for trial in record.trials.values()] == [2, 1, 1, 1]
@@ -116,12 +151,13 @@ def test_a_trial_is_run_again_while_the_sweep_runs(place: Place) -> None:
 
 
 def test_the_space_is_edited_in_mid_sweep_and_history_is_kept(place: Place) -> None:
-    process = place.start("run", place.config(SLOW, trials=3, parallel=1))
+    process = place.start("run", place.config(HELD, trials=3, parallel=1))
     place.until(lambda: len(place.events_of("reported")) >= 1, process)
-    other = place.config(SLOW, trials=5, parallel=1, name="other")
+    other = place.config(HELD, trials=5, parallel=1, name="other")
     other.write_text(other.read_text().replace("min: -1.0, max: 1.0", "min: 5.0, max: 6.0"))
     assert "goes on by other.yaml" in place.sweep("edit", "toy", other)
-    process.communicate(timeout=60)
+    place.go()
+    process.communicate(timeout=180)
     assert process.returncode == 0
     record = place.record
     assert len(record.trials) == 5
@@ -144,8 +180,8 @@ def test_the_space_is_edited_in_mid_sweep_and_history_is_kept(place: Place) -> N
 def test_status_and_logs_tell_of_a_running_and_of_an_ended_sweep(place: Place) -> None:
     place.script(
         "train.py",
-        "import time, runstone\nrun = runstone.start_run(environment=False)\nprint('begin', run.name, flush=True)\n"
-        "for i in range(40): run.log({'loss': 2.0}, step=i); time.sleep(0.05)\nprint('end', run.name)\n",
+        "import os, time, runstone\nrun = runstone.start_run(environment=False)\nprint('begin', run.name, flush=True)\n"
+        "run.log({'loss': 2.0})\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('end', run.name)\n",
     )
     process = place.start("run", place.config(trials=2, parallel=2))
     place.until(lambda: len(place.events_of("reported")) >= 2, process)
@@ -153,9 +189,12 @@ def test_status_and_logs_tell_of_a_running_and_of_an_ended_sweep(place: Place) -
     assert "running" in out
     assert "0/2 trials" in out
     follower = place.start("logs", "toy", "1", "-f")
-    process.communicate(timeout=60)
-    out, _ = follower.communicate(timeout=30)
-    assert out.splitlines() == ["begin toy-1", "end toy-1"]
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "begin toy-1\n"  # while it runs
+    place.go()
+    process.communicate(timeout=180)
+    out, _ = follower.communicate(timeout=180)
+    assert out.splitlines() == ["end toy-1"]
     assert place.sweep("logs", "toy", "0").splitlines() == ["begin toy-0", "end toy-0"]
     assert "has no trial 9; it has 2, counted from 0" in place.sweep("logs", "toy", "9", code=1)
     out = place.sweep("status", "toy")

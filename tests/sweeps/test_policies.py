@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
@@ -74,22 +75,22 @@ def test_retries_wait_longer_each_time_and_the_wait_survives_the_coordinator(pla
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     first, second = place.events_of("requeued")
-    assert first["not_before"] - first["at"] == pytest.approx(1.2, abs=0.2)
-    assert second["not_before"] - second["at"] == pytest.approx(2.4, abs=0.2)
+    assert first["not_before"] - first["at"] == pytest.approx(1.2, abs=0.5)
+    assert second["not_before"] - second["at"] == pytest.approx(2.4, abs=0.5)
     assert place.resume_here() == "finished"
     assert place.events_of("started")[-1]["at"] >= second["not_before"]
     assert trials_of(place)[0].attempts == 3
 
 
 def test_a_trial_that_reports_nothing_for_too_long_fails_with_that_reason(place: Place) -> None:
-    place.script("train.py", OPEN + "run.log({'loss': 1.0}, step=0)\ntime.sleep(60)\n")
+    place.script("train.py", OPEN + "run.log({'loss': 1.0}, step=0)\ntime.sleep(600)\n")
     place.run_here(place.config("no_report_timeout: 0.4\ngrace: 0\n", trials=1))
     (trial,) = trials_of(place)
     assert trial.reason == "reported nothing for longer than no_report_timeout (0.4 s)"
     place.script(
-        "train.py", OPEN + "for i in range(12): run.log({'other': 1.0}); time.sleep(0.1)\nrun.log({'loss': 1})"
+        "train.py", OPEN + "for i in range(40): run.log({'other': 1.0}); time.sleep(0.1)\nrun.log({'loss': 1})"
     )
-    place.run_here(place.config("no_report_timeout: 0.6\n", trials=1, name="busy"))
+    place.run_here(place.config("no_report_timeout: 3.5\n", trials=1, name="busy"))
     assert place.folders[-1].read().trials[0].state is TrialState.COMPLETE
 
 
@@ -259,10 +260,11 @@ def test_a_sweep_that_extends_another_holds_its_trials_and_stands_alone(place: P
 
 
 def test_the_time_between_asking_and_killing_is_kept_also_for_silent_trials(place: Place) -> None:
-    place.script("train.py", OPEN + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n")
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    place.script("train.py", deaf + OPEN + "time.sleep(600)\n")
     before = time.monotonic()
-    place.run_here(place.config("no_report_timeout: 0.2\ngrace: 0.3\n", trials=1))
-    assert 5.0 < time.monotonic() - before < 20
+    place.run_here(place.config("no_report_timeout: 2\ngrace: 0.3\n", trials=1))
+    assert 5.0 < time.monotonic() - before < 120
     assert not place.living()
 
 
@@ -281,14 +283,39 @@ def test_a_failure_that_was_recorded_and_not_told_is_tried_again_all_the_same(pl
     assert (trial.state, trial.attempts, dict(trial.runs[0].tries)) == (TrialState.COMPLETE, 2, {"crash": 1})
 
 
-def test_a_point_is_run_again_where_the_config_says_so_and_its_noise_is_known(place: Place) -> None:
-    place.script("train.py", OPEN + "run.log({'loss': int(os.environ['RUNSTONE_SEED']) % 1000})\n")
-    place.run_here(place.config("duplicates: replicate\npoints: [{x: 0.5}, {x: 0.5}, {x: 0.5}]\n", trials=3))
+def test_a_point_that_comes_again_is_run_again_and_ranks_by_what_all_its_results_come_to(place: Place) -> None:
+    # One lucky draw of x = 0.5 is below all else; the point as a whole is not the best.
+    place.script(
+        "train.py",
+        OPEN + "draws = {0: 0.0, 1: 8.0, 2: 9.0, 3: 5.0}\n"
+        "run.log({'loss': draws[int(runstone.current_run().name.rpartition('-')[2])]})\n",
+    )
+    points = "points: [{x: 0.5}, {x: 0.5}, {x: 0.5}, {x: 0.1}]\n"
+    place.run_here(place.config("duplicates: replicate\n" + points, trials=4, parallel=1))
     record = place.record
-    results = record.results_at({"x": 0.5})
-    assert len(set(results)) == 3
-    assert results == [trial.value for trial in record.trials.values()]
-    assert len(list(runstone.open_workspace(place.home).run_folders())) == 3
+    assert record.results_at({"x": 0.5}) == [0.0, 8.0, 9.0]
+    assert [trial.value for trial in record.trials.values()] == [8.0, 8.0, 8.0, 5.0]
+    assert [trial.own_values for trial in record.trials.values()] == [(0.0,), (8.0,), (9.0,), (5.0,)]
+    assert [trial.number for trial in record.ranked()] == [3, 0, 1, 2]
+    assert record.trials[0].spread == pytest.approx(stdev([0.0, 8.0, 9.0]))
+    assert record.trials[3].spread is None
+    assert len(list(runstone.open_workspace(place.home).run_folders())) == 4
+    # Where the policy is another, each stands for itself.
+    place.run_here(place.config("duplicates: allow\n" + points, trials=4, parallel=1, name="allowed"))
+    allowed = place.folders[-1].read()
+    assert allowed.best is not None
+    assert (allowed.best.number, allowed.best.value) == (0, 0.0)
+
+
+def test_the_mean_of_a_point_follows_a_trial_that_is_run_again(place: Place) -> None:
+    place.script("train.py", OPEN + "run.log({'loss': float(run.attempt) if run.name.endswith('-1') else 5.0})\n")
+    more = "duplicates: replicate\nreplicates: {count: 1, aggregate: mean}\npoints: [{x: 0.5}, {x: 0.5}]\n"
+    place.run_here(place.config(more, trials=2, parallel=1))
+    assert [trial.value for trial in place.record.trials.values()] == [3.0, 3.0]
+    place.sweep("rerun", "toy", "1")
+    assert [trial.value for trial in place.record.trials.values()] == [5.0, None]
+    place.resume_here()
+    assert [trial.value for trial in place.record.trials.values()] == [3.5, 3.5]
 
 
 def test_a_trial_that_takes_more_memory_than_it_may_is_tried_again_as_out_of_memory(place: Place) -> None:

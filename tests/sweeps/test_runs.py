@@ -17,7 +17,7 @@ from runstone_sweeps.store import SweepIsRunning, recorded_spec
 from runstone_sweeps.study import Search
 from runstone_sweeps.watching import thinned
 
-from .conftest import Place
+from .conftest import SCRIPT, Place
 
 
 def check_budget(place: Place, trials: int) -> None:
@@ -82,12 +82,12 @@ def test_a_trial_that_does_not_obey_is_killed_with_all_its_processes(place: Plac
     place.script(
         "stubborn.py",
         "import os, signal, sys, time, runstone\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "run = runstone.start_run(environment=False)\nrun.log({'loss': 9.0}, step=0)\nos.fork()\ntime.sleep(60)\n",
+        "run = runstone.start_run(environment=False)\nrun.log({'loss': 9.0}, step=0)\nos.fork()\ntime.sleep(600)\n",
     )
     config = place.config("grace: 0.2\npruner: {name: threshold, upper: 1}\n", script="stubborn.py", trials=1)
     before = time.monotonic()
     place.sweep("run", config, code=1)
-    assert time.monotonic() - before < 20
+    assert time.monotonic() - before < 120
     trial = place.record.trials[0]
     assert (trial.state, trial.value) == (TrialState.PRUNED, 9.0)
     assert runstone.open_workspace(place.home).run(trial.run_id).status == "pruned"
@@ -169,11 +169,12 @@ def test_a_crash_is_tried_again_as_often_as_the_config_says(place: Place) -> Non
 
 
 def test_ctrl_c_lets_trials_stop_and_a_second_run_goes_on(place: Place) -> None:
-    config = place.config("  steps: {value: 20}\n  slow: {value: 0.03}\n", trials=5)
+    place.script("train.py", SCRIPT.replace("while options.until and", "while not run.name.endswith(('-0', '-1')) and"))
+    config = place.config("  steps: {value: 20}\n  until: {value: go}\n", trials=5)
     process = place.start("run", config)
     place.until(lambda: any(event["number"] >= 2 for event in place.events_of("reported")), process)
     os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "running trials are asked to stop and have 30.0 s for it; Ctrl-C once more kills them" in out
     assert "stopped; `sweep resume" in out
@@ -183,6 +184,7 @@ def test_ctrl_c_lets_trials_stop_and_a_second_run_goes_on(place: Place) -> None:
     assert waiting
     assert not record.is_finished
     params = {trial.number: trial.params for trial in record.trials.values()}
+    place.go()
     out = place.sweep("run", config)
     assert f"going on with sweep {place.folder.id}" in out
     check_budget(place, 5)
@@ -196,7 +198,7 @@ def test_ctrl_c_lets_trials_stop_and_a_second_run_goes_on(place: Place) -> None:
 
 def test_two_ctrl_c_kill_at_once(place: Place) -> None:
     place.script(
-        "train.py", "import time, runstone\nrunstone.start_run(environment=False).log({'loss': 1})\ntime.sleep(60)\n"
+        "train.py", "import time, runstone\nrunstone.start_run(environment=False).log({'loss': 1})\ntime.sleep(600)\n"
     )
     process = place.start("run", place.config(trials=2))
     place.until(lambda: len(place.events_of("reported")) == 2, process)
@@ -204,23 +206,24 @@ def test_two_ctrl_c_kill_at_once(place: Place) -> None:
     time.sleep(0.3)
     assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=180)
     assert process.returncode == 130
     assert not place.living()
     assert [trial.state for trial in place.record.trials.values()] == [TrialState.WAITING] * 2
 
 
 def test_sweep_stop_ends_a_sweep_as_ctrl_c_does_and_resume_goes_on(place: Place) -> None:
-    config = place.config("  steps: {value: 60}\n  slow: {value: 0.03}\n", trials=2)
+    config = place.config("  steps: {value: 60}\n  until: {value: go}\n", trials=2)
     process = place.start("run", config)
-    place.until(lambda: len(place.events_of("reported")) > 3, process)
+    place.until(lambda: len(place.events_of("reported")) >= 2, process)
     assert place.folder.is_running
     with pytest.raises(SweepIsRunning, match="is running in another process"):
         place.folder.lock()
     assert "is asked to stop" in place.sweep("stop", "toy")
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 130
     assert "is not running" in place.sweep("stop", place.folder.id[-6:])
+    place.go()
     place.sweep("resume", place.folder.id[:12], "--trials", "3")
     check_budget(place, 3)
 

@@ -27,7 +27,7 @@ with runstone.start_run(system_metrics=False) as run:
     run.log({"loss": x * x}, step=0)
 name = run.name
 if name.endswith("-2"):
-    time.sleep(0.5)  # until its own snapshot is taken
+    while not list(run.path.glob("environment.*.json")): time.sleep(0.01)
     pathlib.Path("notes.txt").write_text("edited between two trials\\n")
 elif name.endswith("-1"):
     time.sleep(0.3)  # what is as young as the repository is not handed over

@@ -61,7 +61,16 @@ exit 0
 
 
 def test_jobs_take_the_trials_and_end_with_the_sweep(cluster: Cluster) -> None:
-    coordinator = cluster.start("run", cluster.config(LOCAL, trials=5, parallel=2))
+    beside = cluster.path / "beside"
+    beside.mkdir()
+    cluster.script(
+        "both.py",
+        "import pathlib, time, runstone\n"
+        "with runstone.start_run(environment=False) as run: run.log({'loss': 1.0}, step=0)\n"
+        f"beside = pathlib.Path({str(beside)!r})\n(beside / run.name).touch()\n"
+        "while len(list(beside.iterdir())) < 2: time.sleep(0.02)\n",  # until both have trials
+    )
+    coordinator = cluster.start("run", cluster.config(LOCAL, script="both.py", trials=5, parallel=2))
     out = cluster.finish(coordinator)
     assert out.count("is here") == 2
     cluster.check(5)

@@ -75,7 +75,7 @@ def test_random_kills_lose_and_double_nothing(place: Place) -> None:
         if what in ("runner", "both"):
             killed["runner"] += kill(process.pid)
         if what != "trial":
-            process.communicate(timeout=60)
+            process.communicate(timeout=180)
             place.until(lambda: not place.living())
     if process is not None and process.poll() is None:
         kill(process.pid)
@@ -120,7 +120,7 @@ def test_a_full_disk_stops_the_trials_and_the_sweep_goes_on_when_there_is_room(p
     # What the coordinator writes may grow by a part of a line, as on a disk that is full; trials write on.
     limit = journal.stat().st_size + 20
     psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "takes no more events" in err
     assert f"Make room, then `sweep resume {place.folder.id}` goes on" in err

@@ -17,7 +17,7 @@ import pytest
 
 from runstone_sweeps.process import Ended, Started, TrialProcesses
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "WORD": "wört", "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="warm starts are for Linux")
 
@@ -143,6 +143,20 @@ def test_a_warm_trial_sees_what_a_cold_one_sees(trials: Trials, options: list[st
         warm = trials.run(argv)
         assert warm[1].splitlines() == cold[1].splitlines()
         assert warm[0] == 0
+
+
+def test_variables_of_one_trial_reach_c_and_the_programs_that_it_starts_and_no_other_trial(trials: Trials) -> None:
+    script = trials.script(
+        "import ctypes, os, sys\nlibc = ctypes.CDLL(None); libc.getenv.restype = ctypes.c_char_p\n"
+        "print([libc.getenv(name) for name in (b'RUNSTONE_TRIAL', b'RUNSTONE_NAME', b'FREE')], flush=True)\n"
+        "os.system('echo $RUNSTONE_TRIAL $RUNSTONE_NAME $FREE')\n"
+    )
+    assert trials.run([script], env={"RUNSTONE_TRIAL": "1", "RUNSTONE_NAME": "ä", "FREE": "x"}) == (
+        0,
+        "[b'1', b'\\xc3\\xa4', b'x']\n1 ä x\n",
+    )
+    assert trials.run([script], env={"RUNSTONE_TRIAL": "2"}) == (0, "[b'2', None, None]\n2\n")
+    assert trials.run([script], env={"FREE": "y"}) == (0, "[None, None, b'y']\ny\n")
 
 
 @pytest.mark.parametrize("way", ["./train.py", "sub/../train.py", "absolute", "link.py"])

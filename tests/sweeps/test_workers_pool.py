@@ -25,7 +25,7 @@ from runstone_sweeps.workers.pool import WorkerPool
 from runstone_sweeps.workers.token import read_token
 
 WRITER = "0123456789abcdef" * 2
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 
 
 class Played:

@@ -26,7 +26,7 @@ from runstone_sweeps.workers.sessions import Session, Sessions
 from runstone_sweeps.workers.token import BadToken, Opener, Sealer, check_token, ensure_token, read_token
 
 TOKEN = b"t" * 64
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 
 
 class Coordinator:

@@ -38,6 +38,11 @@ class Objects:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root = str(root)
+
+    def place(self, name: str) -> str:
+        """Return where a file lies as text, which costs a tenth of a path."""
+        return f"{self._root}/{name[:2]}/{name}"
 
     def path(self, name: str) -> Path:
         """Return where a file lies, named `<hash>`, or `<hash>.parts` for a recipe."""
@@ -84,12 +89,15 @@ class Objects:
     def partial(self) -> Partial:
         """Return a new file, for a content whose hash is not known yet."""
         # the folder above must be there: a workspace that was renamed is not begun anew under its old name
-        self.root.mkdir(exist_ok=True)
-        return Partial(self.root)
+        try:
+            return Partial(self.root)
+        except FileNotFoundError:
+            self.root.mkdir(exist_ok=True)
+            return Partial(self.root)
 
     def is_used(self, content_hash: str, size: int) -> bool:
         """Mark a content as used if it is here with this size; a torn one is stored anew."""
-        place = f"{self.root}/{content_hash[:2]}/{content_hash}"
+        place = self.place(content_hash)
         # Most new content is new: no lock for that. What comes meanwhile is seen when it takes its place.
         if not os.path.lexists(place) and not os.path.lexists(place + recipes.ENDING):
             return False
@@ -103,9 +111,9 @@ class Objects:
 
     def mark(self, name: str, size: int | None) -> bool:
         """Mark a file of the store as used, under the lock; return whether it is here."""
-        path = self.path(name)
+        path = self.place(name)
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116 (many)
             if size is not None and status.st_size != size:
                 return False
             # Not each time: files that are linked to it would look changed.
@@ -134,9 +142,7 @@ class Objects:
                 with locked(self.root):
                     for one in written:
                         if one.partial is not None and not self.mark(one.hash, one.size):
-                            place = self.path(one.hash)
-                            place.parent.mkdir(exist_ok=True)
-                            one.partial.place(place, READ_ONLY)
+                            self._put(one.partial, one.hash)
         finally:
             drop(written)
 
@@ -146,9 +152,15 @@ class Objects:
             partial.write(recipe.pack())
             partial.sync()
             with locked(self.root):
-                place = self.recipe_path(content)
-                place.parent.mkdir(exist_ok=True)
-                partial.place(place, READ_ONLY)
+                self._put(partial, content + recipes.ENDING)
+
+    def _put(self, partial: Partial, name: str) -> None:
+        place = self.place(name)
+        try:
+            partial.place(place, READ_ONLY)
+        except FileNotFoundError:  # the first one with these two digits
+            Path(place).parent.mkdir(exist_ok=True)
+            partial.place(place, READ_ONLY)
 
 
 def is_hash(text: object) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,21 @@ class Remote:
         """Return the URL without credentials."""
         return re.sub(r"(://)[^/@]*@", r"\1…@", self._url)
 
+    def above(self) -> Remote | None:
+        """Return the folder in which it lies, `None` where it is the uppermost one."""
+        file_system, folder = self._open()
+        above = folder.rpartition("/")[0]
+        return Remote(above, file_system=file_system, pause=self._pause) if above else None
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder of this name.
+
+        Raises:
+            OSError: the store does not answer.
+        """
+        file_system, folder = self._open()
+        return bool(self._persist(lambda: file_system.exists(f"{folder}/{name}")))
+
     def size(self, name: str) -> int | None:
         """Return the size in bytes of what lies under a name, `None` where nothing does.
 
@@ -77,6 +93,58 @@ class Remote:
             return {"/".join(str(path).split("/")[-2:]) for path in paths}
 
         return {name for name in self._persist(look) if re.fullmatch(r"([0-9a-f]{2})/\1[0-9a-f]{62}(\.parts)?", name)}
+
+    def files(self, folder: str) -> set[str]:
+        """Return the names of the files in a folder of it.
+
+        Raises:
+            OSError: the store does not answer.
+        """
+        file_system, root = self._open()
+
+        def look() -> set[str]:
+            try:
+                found = file_system.ls(f"{root}/{folder}", detail=True)
+            except FileNotFoundError:
+                return set()
+            return {str(one["name"]).rpartition("/")[2] for one in found if one.get("type") != "directory"}
+
+        return {name for name in self._persist(look) if name and not name.endswith(".partial")}
+
+    def modified_at(self, name: str) -> float | None:
+        """Return when what lies under a name was put there, in seconds since the Unix epoch.
+
+        Returns:
+            `None` where it is gone.
+
+        Raises:
+            NotImplementedError: the store does not say.
+            OSError: it does not answer.
+        """
+        file_system, folder = self._open()
+
+        def look() -> float | None:
+            try:
+                found = file_system.modified(f"{folder}/{name}")
+            except FileNotFoundError:
+                return None
+            return float((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+        return self._persist(look)
+
+    def remove(self, name: str) -> None:
+        """Remove what lies under a name; nothing there is fine.
+
+        Raises:
+            OSError: the store does not answer, or does not allow it.
+        """
+        file_system, folder = self._open()
+
+        def take() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                file_system.rm_file(f"{folder}/{name}")
+
+        self._persist(take)
 
     def send(self, path: Path, name: str, *, content_hash: str | None, check: bool = False) -> None:
         """Put a file there, under a name that it takes when it is whole.

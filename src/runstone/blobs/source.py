@@ -65,11 +65,15 @@ class Source:
         Raises:
             InvalidValue: it changed meanwhile.
         """
-        data = bytearray()
-        while chunk := os.pread(self.fd, self.size - len(data) + 1, len(data)):  # one more, to see it grow
+        first = os.pread(self.fd, self.size + 1, 0)
+        if len(first) == self.size:  # nearly always: it holds no more than it did, and came in one piece
+            self.check(self.size)
+            return first
+        data = bytearray(first)
+        chunk = first
+        while chunk and len(data) <= self.size:  # one byte more than it had, to see it grow
+            chunk = os.pread(self.fd, self.size - len(data) + 1, len(data))
             data += chunk
-            if len(data) > self.size:
-                break
         self.check(len(data))
         return bytes(data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -18,6 +19,7 @@ from runstone.blobs.partial import Partial, sync_file_system
 from runstone.blobs.recipe import PartsReader, Recipe
 from runstone.blobs.remote import Remote
 from runstone.blobs.source import CHUNK_BYTES, hash_of, hasher_for
+from runstone.blobs.users import note_user
 from runstone.errors import AlreadyExists, NotFound
 from runstone.values import FileEntry
 
@@ -39,6 +41,7 @@ class Blobs:
         """Where content that lies in parts is put together for those who need a file; may be deleted."""
         self._objects = Objects(root)
         self._intake = Intake(self._objects)
+        self._is_noted = False
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -327,7 +330,10 @@ class Blobs:
             FormatError: one is damaged; it was not sent.
             OSError: the remote store does not answer.
         """
-        return send(self._objects, self._remote(to), hashes, check=check)
+        remote = self._remote(to)
+        if remote is self.remote:
+            self._note_use(remote)
+        return send(self._objects, remote, hashes, check=check)
 
     def pull(self, hashes: Iterable[str], *, source: Remote | None = None) -> Moved:
         """Fetch contents that are not here from the remote store, checked.
@@ -343,6 +349,8 @@ class Blobs:
             if content in self:
                 there += 1
                 continue
+            if remote is self.remote:
+                self._note_use(remote)
             fetched = fetch(self._objects, remote, content)
             if fetched is None:
                 raise NotFound(f"the content {content[:16]}… is neither in {self.root} nor in {remote}")
@@ -359,8 +367,24 @@ class Blobs:
         """Fetch a content that is only in the remote store."""
         if content_hash in self:
             return
-        if not is_hash(content_hash) or self.remote is None or fetch(self._objects, self.remote, content_hash) is None:
+        if not is_hash(content_hash) or self.remote is None:
             raise self._lacking(content_hash)
+        self._note_use(self.remote)
+        if fetch(self._objects, self.remote, content_hash) is None:
+            raise self._lacking(content_hash)
+
+    def _note_use(self, remote: Remote) -> None:
+        """Tell the store once that this workspace uses it, so that nobody removes what lies there for it."""
+        if self._is_noted:
+            return
+        try:
+            note_user(remote, self.root.parent)
+        except (PermissionError, NotImplementedError):
+            pass  # it may only be read
+        except OSError as error:
+            if error.errno != errno.EROFS:  # the workspace may only be read
+                raise
+        self._is_noted = True
 
     def _lacking(self, content_hash: str) -> NotFound:
         return lacking(content_hash, self.root if self.remote is None else f"{self.root} or {self.remote}")

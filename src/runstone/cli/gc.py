@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +14,7 @@ from rich.text import Text
 
 from runstone.cli._output import cell, clean, counted, say, short_id, show, size, table, to_json
 from runstone.cli.main import workspace_of, workspace_option
-from runstone.gc import Checked, Collected, HeldBytes, check, collect
+from runstone.gc import Checked, Collected, CollectedElsewhere, HeldBytes, check, collect, collect_elsewhere
 from runstone.gc.collection import GRACE_S
 
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
@@ -44,20 +47,51 @@ class Duration(click.ParamType[float]):
     show_default="1d",
     help="Content that was stored or used so lately stays.",
 )
+@click.option("--remote", "is_remote", is_flag=True, help="Collect in the store elsewhere, not here.")
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="WORKSPACE",
+    help="With --remote: another workspace that uses the store; may be repeated.",
+)
+@click.option(
+    "--forget", multiple=True, metavar="ID", help="With --remote: a workspace that used the store and is gone."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @workspace_option
 @click.pass_context
 def gc_command(
-    ctx: click.Context, dry_run: bool, purge_deleted: bool, older_than: float | None, grace: float, as_json: bool
+    ctx: click.Context,
+    dry_run: bool,
+    purge_deleted: bool,
+    older_than: float | None,
+    grace: float,
+    is_remote: bool,
+    others: Sequence[Path],
+    forget: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Free the space of content that nothing refers to any more, and say who holds the rest.
 
     Content stays as long as a run (a deleted one too, until --purge-deleted), a version of a dataset or model, or an
-    unfinished import refers to it. Runs and processes may store meanwhile. A remote store is left as it is.
+    unfinished import refers to it. Runs and processes may store meanwhile. A store elsewhere is left as it is, but with
+    --remote; that refuses where another workspace uses the store and is not named.
     """
     if older_than is not None and not purge_deleted:
         raise click.UsageError("--older-than says which deleted runs go; give --purge-deleted too")
+    if (others or forget) and not is_remote:
+        raise click.UsageError("--with and --forget go with --remote")
+    if is_remote and purge_deleted:
+        raise click.UsageError("--purge-deleted removes runs here; run `runstone gc --purge-deleted` first")
     workspace = workspace_of(ctx)
+    if is_remote:
+        there = collect_elsewhere(
+            workspace.path, others=others, forget=forget, dry_run=dry_run, grace_s=grace, now=time.time()
+        )
+        say(to_json(dataclasses.asdict(there))) if as_json else _print_elsewhere(there)
+        return
     found = collect(
         workspace.path,
         dry_run=dry_run,
@@ -69,6 +103,15 @@ def gc_command(
         say(to_json(_as_dict(found)))
         return
     _print(found)
+
+
+def _print_elsewhere(found: CollectedElsewhere) -> None:
+    say(f"{clean(found.store)} is used by {', '.join(clean(user) for user in found.users)}")
+    say(f"{counted(found.count, 'file')}, of which {found.held_count:,} are referred to")
+    if found.recent_count:
+        say(f"kept: {counted(found.recent_count, 'file')} that came lately")
+    word = "would free" if found.is_dry else "freed"
+    say(f"{word} {size(found.freed_bytes)}: {counted(found.freed_count, 'unused file')}")
 
 
 def _print(found: Collected) -> None:

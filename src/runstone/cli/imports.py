@@ -14,19 +14,43 @@ from rich.text import Text
 
 from runstone import settings
 from runstone.cli._output import clean, counted, is_terminal, say, short_id, show, table, to_json
+from runstone.cli.bundles import import_bundle_command
 from runstone.cli.main import Suggesting, workspace_option
+from runstone.errors import InvalidValue
 from runstone.workspace import ensure_workspace
 
 if TYPE_CHECKING:
+    from runstone.importers import Import, ImportedModel, ImportedRun
     from runstone.tensorboard.importer import ImportedFolder
 
 _STYLE = {"new": "green", "grown": "cyan", "unchanged": "dim", "empty": "dim", "copy": "yellow", "deleted": "yellow"}
 
 
-@click.group("import", cls=Suggesting)
+class _Detecting(Suggesting):
+    """A group that takes a path where a tool could stand: which tool wrote it is found out then."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the tool that is named, or the one that finds out."""
+        name = args[0] if args else ""
+        if name not in self.commands and not name.startswith("-") and (_is_path(name) or len(args) == 1):
+            return "auto", _import_anything, args
+        return super().resolve_command(ctx, args)
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "." in text or Path(text).exists()
+
+
+@click.group("import", cls=_Detecting, subcommand_metavar="[TOOL] PATH [OPTIONS]...")
 @workspace_option
 def import_group() -> None:
-    """Make runs of what other tools recorded."""
+    """Make runs of what other tools recorded.
+
+    Without TOOL, which one wrote PATH is found out. Importing again adds what came since, and nothing twice; an import
+    that was killed is gone on with so.
+    """
 
 
 @import_group.command("tensorboard")
@@ -42,6 +66,10 @@ def import_tensorboard(ctx: click.Context, logdir: Path, project: str | None, as
 
     Steps and wall times stay as they are. Importing again adds what was written since, and nothing twice.
     """
+    _from_tensorboard(ctx, logdir, project, as_json)
+
+
+def _from_tensorboard(ctx: click.Context, logdir: Path, project: str | None, as_json: bool) -> None:
     from runstone.tensorboard.importer import import_logdir  # NumPy and tensorboardX, only here
 
     logdir = logdir.expanduser()
@@ -124,3 +152,183 @@ def _summary(found: Sequence[ImportedFolder]) -> list[str]:
         if one.outcome == "deleted"
     ]
     return lines
+
+
+# --- the other tools --------------------------------------------------------------------------------------------------
+
+
+_WITH_PYTHON = ("aim",)
+_SHORT = {
+    "wandb": "Make runs of offline runs of Weights & Biases: a `.wandb` file, a `wandb` folder, or one above.",
+    "mlflow": "Make runs and models of a store of MLflow: `mlflow.db`, an `mlruns` folder, or the folder they are in.",
+    "trackio": "Make runs of Trackio's projects: its folder, a project's `.db`, or lines of JSON from its inbox.",
+    "aim": "Make runs of a repository of Aim, which takes Aim's own library: see --python.",
+    "neptune": "Make runs of what neptune-exporter wrote: the folder with `data` and `files`.",
+    "clearml": "Make runs of offline sessions of ClearML: a zip file, a session's folder, or the folder they are in.",
+    "dvclive": "Make runs of DVCLive's folders.",
+    "csv": "Make runs of CSV files: a column `step` and one for each metric, or `run`, `step`, `metric`, `value`.",
+}
+
+
+def _options(command: Any, *, has_python: bool) -> Any:
+    options = [
+        click.argument("path", type=click.Path(path_type=Path)),
+        click.option("-p", "--project", metavar="NAME", help="Project of new runs. Default: as the store says."),
+        click.option("--dry-run", is_flag=True, help="Only say what would be imported."),
+        click.option(
+            "--also-from",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            multiple=True,
+            metavar="FOLDER",
+            help="Take files that the store names from this folder, too. Else none outside of the store are read.",
+        ),
+        *(
+            [click.option("--python", metavar="PATH", help="Interpreter that has the tool's library.")]
+            if has_python
+            else []
+        ),
+        click.option("--json", "as_json", is_flag=True, help="What came of each run, as JSON."),
+        workspace_option,
+        click.pass_context,
+    ]
+    for option in reversed(options):
+        command = option(command)  # type: ignore[operator]
+    return command
+
+
+def _add(tool: str, text: str) -> None:
+    def command(ctx: click.Context, path: Path, **given: Any) -> None:
+        _import(ctx, tool, path, **given)
+
+    command.__doc__ = text
+    import_group.command(tool)(_options(command, has_python=tool in _WITH_PYTHON))
+
+
+for _tool, _text in _SHORT.items():
+    _add(_tool, _text)
+
+
+def _anything(ctx: click.Context, path: Path, **given: Any) -> None:
+    """Find out which tool wrote PATH, and make runs of it."""
+    from runstone.importers import detect  # only where asked for
+
+    tool = detect(path.expanduser())
+    if tool != "tensorboard":
+        _import(ctx, tool, path, **given)
+        return
+    if given["dry_run"] or given["also_from"]:
+        raise InvalidValue("--dry-run and --also-from are not for event files of TensorBoard")
+    _from_tensorboard(ctx, path, given["project"], given["as_json"])
+
+
+_import_anything = click.command("import")(_options(_anything, has_python=True))
+
+
+def _import(
+    ctx: click.Context,
+    tool: str,
+    path: Path,
+    *,
+    project: str | None,
+    dry_run: bool,
+    also_from: Sequence[Path],
+    as_json: bool,
+    python: str | None = None,
+) -> None:
+    from runstone.importers import import_store  # NumPy and what a tool needs, only here
+
+    def tell(one: ImportedRun | ImportedModel) -> None:
+        if is_terminal() and not as_json:
+            say(f"{one.outcome:9}  {clean(one.name)}", stderr=True)
+
+    result = import_store(
+        ensure_workspace(ctx.find_root().obj),
+        tool,
+        path.expanduser(),
+        project=project or settings.read("RUNSTONE_PROJECT"),
+        also_from=tuple(also_from),
+        python=python,
+        is_dry=dry_run,
+        tell=tell,
+    )
+    if as_json:
+        left = {kind: count for kind, count in result.not_carried.items() if count}
+        runs = [asdict(one) for one in result.runs]
+        models = [asdict(one) for one in result.models]
+        told = {"tool": tool, "is_dry_run": dry_run, "runs": runs, "models": models, "not_carried": left}
+        say(to_json({**told, "troubles": result.troubles}))
+    elif not result.runs and not result.models:
+        say(f"{clean(path)} holds no run", stderr=True)
+    else:
+        _show_import(result, is_dry=dry_run)
+    for trouble in result.troubles:
+        say(f"could not import {clean(trouble)}", stderr=True)
+    if result.troubles:
+        ctx.exit(1)
+
+
+def _show_import(result: Import, *, is_dry: bool) -> None:
+    rows = [
+        [
+            Text(one.outcome, style=_STYLE[one.outcome]),
+            Text(short_id(one.run_id), style="dim"),
+            Text(clean(one.project)),
+            Text(clean(one.name)),
+            *(Text(f"{count:,}") for count in (one.found.points, one.added.points, one.held.points)),
+        ]
+        for one in result.runs
+    ]
+    numbers = [(name, "right") for name in ("in the store", "added", "in the run")]
+    if rows:
+        show(table(["", "id", "project", "name", *numbers], rows))
+        say()
+    show(_totals(result, is_dry=is_dry))
+    outcomes = Counter(one.outcome for one in result.runs)
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()) or "none"
+    say()
+    say(f"{counted(len(result.runs), 'run')}: {told}")
+    left: Counter[str] = Counter(result.not_carried)
+    for told_left in (*(one.not_carried for one in result.runs), *(one.not_carried for one in result.models)):
+        left.update(told_left)
+    listed = [f"{clean(kind)} {count:,}" for kind, count in sorted(left.items()) if count]
+    if listed:
+        say(f"not carried over: {', '.join(listed)}")
+    gone = [one for one in result.runs if one.outcome == "deleted"]
+    if gone:
+        say(f"{counted(len(gone), 'run')} were deleted here and stay so; `runstone runs restore ID` brings one back")
+    if is_dry:
+        say("nothing was written (--dry-run)")
+
+
+def _totals(result: Import, *, is_dry: bool) -> Any:
+    """Return counts in and out, by kind."""
+    from runstone.importers import Counts
+
+    totals = {"found": Counts(), "added": Counts(), "held": Counts()}
+    for one in result.runs:
+        for side, total in totals.items():
+            total.add(getattr(one, side))
+    made = sum(one.outcome == "new" for one in result.runs)
+    rows: list[list[Any]] = [["runs", len(result.runs), made, len(result.runs)]]
+    for kind in asdict(totals["found"]):
+        counts = [getattr(total, kind) for total in totals.values()]
+        if any(counts):
+            rows.append([_KINDS.get(kind, kind), *counts])
+    if result.models:
+        models = result.models
+        rows.append(["models", len(models), sum(one.outcome == "new" for one in models), len(models)])
+        rows.append(["versions", *(sum(getattr(one, side) for one in models) for side in totals)])
+        aliases = [sum(getattr(one, f"aliases_{side}") for one in models) for side in ("found", "held")]
+        if any(aliases):
+            rows.append(["aliases", aliases[0], "", aliases[1]])
+    titles = ("in the store",) if is_dry else ("in the store", "added", "here")
+    cells = [
+        [Text(row[0]), *(Text(f"{count:,}" if isinstance(count, int) else count) for count in row[1 : len(titles) + 1])]
+        for row in rows
+    ]
+    return table(["", *((title, "right") for title in titles)], cells)
+
+
+_KINDS = {"files": "files of artifacts", "lines": "lines of output", "links": "inputs and outputs"}
+
+import_group.add_command(import_bundle_command, "bundle")

@@ -19,6 +19,7 @@ import click
 
 from runstone._version import __version__
 from runstone.errors import InvalidFilter, InvalidValue, RunstoneError
+from runstone.settings import is_url
 from runstone.workspace import Workspace, open_workspace
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -31,8 +32,13 @@ _COMMANDS = {
         "Run any program as a run: what it prints, its arguments, how it ends.",
     ),
     "console": ("runstone.cli.console", "console_command", "Show what a run printed."),
-    "runs": ("runstone.cli.runs", "runs", "List, show, delete and restore runs."),
+    "runs": ("runstone.cli.runs", "runs", "List, show, change, put away and remove runs."),
+    "sql": ("runstone.cli.sql", "sql_command", "Ask all runs in SQL, read-only."),
+    "views": ("runstone.cli.views", "views_group", "Save what to show of which runs."),
+    "watch": ("runstone.cli.watch", "watch_command", "Show the curves of a run in the terminal, while it goes on."),
     "compare": ("runstone.cli.compare", "compare_command", "Put runs side by side: what differs, and how they did."),
+    "alerts": ("runstone.cli.alerts", "alerts_group", "What runs are watched for, and who is told of it."),
+    "report": ("runstone.cli.report", "report_group", "Reports: Markdown with live tables and figures, as one file."),
     "doctor": ("runstone.cli.doctor", "doctor_command", "Say what was wrong with a run."),
     "reproduce": (
         "runstone.cli.reproduce",
@@ -41,13 +47,27 @@ _COMMANDS = {
     ),
     "data": ("runstone.cli.data", "data_group", "Versions of data: add, compare, check out, send and fetch."),
     "seal": ("runstone.cli.files", "seal_command", "Make the metrics of ended runs compact."),
-    "export": ("runstone.cli.files", "export_command", "Write the points of runs as Parquet or CSV."),
+    "export": ("runstone.cli.files", "export_command", "Take runs elsewhere: Parquet, CSV, JSON, a bundle, …"),
+    "backup": ("runstone.cli.backup", "backup_command", "Copy the whole workspace elsewhere, while runs write."),
+    "restore": ("runstone.cli.backup", "restore_command", "Make a workspace of a backup."),
     "models": ("runstone.cli.models", "models_group", "Register, compare, approve, promote and prove models."),
+    "ci": ("runstone.cli.ci", "ci_group", "Tell a pull request how its runs did, and let it pass or not."),
+    "monitor": ("runstone.cli.monitor", "monitor_group", "Whether versions in use still see what they were made with."),
     "lineage": ("runstone.cli.lineage", "lineage_command", "Show what things came of, and what came of them."),
     "revoke": ("runstone.cli.lineage", "revoke_command", "Say that data, a model or a run must not be used."),
     "gc": ("runstone.cli.gc", "gc_command", "Free the space of content that nothing refers to; say who holds what."),
     "verify": ("runstone.cli.gc", "verify_command", "Read all content and histories again and name what is damaged."),
     "blobs": ("runstone.cli.gc", "blobs_group", "Send the content of a workspace to its remote store."),
+    "ui": ("runstone.cli.serve", "ui_command", "Open the page on this machine's workspace."),
+    "serve": ("runstone.cli.serve", "serve_command", "Serve a workspace to a team."),
+    "sync": ("runstone.cli.sync", "sync_group", "Send what runs have written for a server."),
+    "push": ("runstone.cli.sync", "push_command", "Bring runs, datasets and models to another workspace."),
+    "pull": ("runstone.cli.sync", "pull_command", "Bring runs, datasets and models from another workspace."),
+    "login": ("runstone.cli.sync", "login_command", "Keep the token for a server."),
+    "logout": ("runstone.cli.sync", "logout_command", "Forget the token for a server."),
+    "users": ("runstone.cli.serve", "users_group", "Who may use the server, and what they may do there."),
+    "tokens": ("runstone.cli.serve", "tokens_group", "Tokens by which they show who they are."),
+    "audit": ("runstone.cli.serve", "audit_command", "Who changed what through the server."),
     "autolog": ("runstone.cli.autolog", "autolog_group", "Record trainings that do not ask for it, or not."),
     "import": ("runstone.cli.imports", "import_group", "Make runs of what other tools recorded."),
     "tensorboard": (
@@ -56,6 +76,10 @@ _COMMANDS = {
         "Write runs as TensorBoard event files, while they train or later.",
     ),
 }
+
+
+# Commands that show runs: for a workspace on a server, they answer from what was fetched.
+_READING = frozenset({"runs list", "runs show", "compare", "sql", "export", "console", "doctor"})
 
 
 class LazyGroup(click.Group):
@@ -106,7 +130,17 @@ class Suggesting(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _set_workspace(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+class _Place(click.ParamType[Path | str]):
+    """A folder, or the URL of a server, which a path would not keep as it is."""
+
+    name = "folder or url"
+
+    def convert(self, value: Any, _parameter: click.Parameter | None, _ctx: click.Context | None) -> Path | str:
+        """Return the place."""
+        return value if is_url(value) else Path(value)
+
+
+def _set_workspace(ctx: click.Context, _parameter: click.Parameter, value: Path | str | None) -> None:
     if value is not None:
         ctx.find_root().obj = value
 
@@ -116,20 +150,37 @@ def workspace_option(command: Command) -> Command:
     return click.option(
         "-w",
         "--workspace",
-        type=click.Path(path_type=Path),
+        type=_Place(),
+        metavar="FOLDER|URL",
         expose_value=False,
         callback=_set_workspace,
-        help="Folder of the workspace. Default: RUNSTONE_WORKSPACE, else the nearest .runstone here or above.",
+        help="Folder of the workspace, or URL of a server. Default: RUNSTONE_WORKSPACE, else the nearest .runstone "
+        "here or above.",
     )(command)
 
 
 def workspace_of(ctx: click.Context) -> Workspace:
     """Return the workspace that the command line names, or the nearest.
 
+    Of a workspace on a server, what is new there is fetched before.
+
     Raises:
         WorkspaceNotFound: there is none.
+        InvalidValue: it is on a server, and the command works in a folder only.
     """
-    return open_workspace(ctx.find_root().obj)
+    workspace = open_workspace(ctx.find_root().obj)
+    if workspace.url is not None:
+        from runstone.sync.remote import RemoteWorkspace  # only for workspaces on a server
+
+        command = " ".join(ctx.command_path.split()[1:])
+        if command not in _READING:
+            raise InvalidValue(
+                f"`runstone {command}` works in a folder, or on the server itself; name one with --workspace, or fetch "
+                f"what you need: `runstone --workspace FOLDER pull {workspace.url}`"
+            )
+        if isinstance(workspace, RemoteWorkspace):
+            workspace.refresh()
+    return workspace
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,4 +1,4 @@
-"""`runstone runs`: list, show, delete, restore."""
+"""`runstone runs`: the group and its list. Showing one run and changing runs stand in modules of their own."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from runstone.cli._machine import system_lines
+from runstone.cli import edits
 from runstone.cli._output import (
     ago,
     cell,
@@ -27,32 +25,41 @@ from runstone.cli._output import (
     duration,
     fitting,
     is_terminal,
-    moment_text,
     say,
     short_id,
     show,
-    size,
     status,
     table,
     to_json,
     width_of,
 )
-from runstone.cli.doctor import finding_parts
 from runstone.cli.main import Suggesting, workspace_of, workspace_option
-from runstone.doctor import top_findings
-from runstone.index.conditions import Attribute, Field, Metric, Param, Tag, fields_in
-from runstone.index.records import RunRecord, split_path, unescaped
+from runstone.cli.run_show import show_command
+from runstone.index.conditions import (
+    ATTRIBUTES,
+    At,
+    Attribute,
+    AttributeType,
+    Count,
+    Environment,
+    Field,
+    Metric,
+    Param,
+    Tag,
+    fields_in,
+)
+from runstone.index.records import RunRecord, split_path
 from runstone.names import SYSTEM
 from runstone.params import flatten_params
 from runstone.query.parser import parse_fields, parse_filter, parse_order
-from runstone.query.table import CONSUMPTION, RunTable, plain, value_of
-from runstone.runinfo import RunInfo
-from runstone.values import Artifact, Attempt, Failure, MetricSummary
+from runstone.query.table import CONSUMPTION, RunTable, plain, value_of, write_columns
+from runstone.views import load
 from runstone.workspace import Workspace
 
 _ALWAYS = {"id": 0, "name": 0, "project": 2, "status": 0, "started_at": 6, "duration": 9}
 """Columns, and how important each is: see `_Column`."""
 _MOST_METRICS, _MOST_PARAMS = 6, 6
+_NAMED = ("metrics", "params", "tags", "environment")
 _TERMINAL_LIMIT = 50
 _WIDEST_NAME, _WIDEST_VALUE = 32, 28
 
@@ -60,7 +67,7 @@ _WIDEST_NAME, _WIDEST_VALUE = 32, 28
 @click.group(cls=Suggesting)
 @workspace_option
 def runs() -> None:
-    """List, show, delete and restore runs.
+    """List, show, change, put away and remove runs.
 
     RUN is an id, the last 8 characters of one as lists show them (any 4 or more of its beginning or end will do),
     or a name.
@@ -79,10 +86,13 @@ def runs() -> None:
     "-n", "--limit", type=click.IntRange(min=0), help="At most this many. Default: 50 in a terminal, else all."
 )
 @click.option("--columns", metavar="FIELDS", help="What to show, such as 'name, params.lr, metrics.loss.min'.")
+@click.option("--view", metavar="NAME", help="A saved view: its filter, order and columns, where none are given here.")
 @click.option("-p", "--project", metavar="NAME", help="Only runs of this project.")
 @click.option("--deleted", is_flag=True, help="The deleted runs instead of the others.")
+@click.option("--archived", is_flag=True, help="The archived runs instead of the others.")
 @click.option("--json", "as_json", is_flag=True, help="All of each run but its points, as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values; all columns, or those of --columns.")
+@click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), help="The same into a Parquet file.")
 @workspace_option
 @click.pass_context
 def list_command(
@@ -91,25 +101,31 @@ def list_command(
     order_by: str | None,
     limit: int | None,
     columns: str | None,
+    view: str | None,
     project: str | None,
     deleted: bool,
+    archived: bool,
     as_json: bool,
     as_csv: bool,
+    parquet: Path | None,
 ) -> None:
-    """List runs, newest first, or those that FILTER describes.
+    """List runs, newest first, or those that FILTER describes (docs/filters.md).
 
     \b
     runstone runs list "metrics.val/acc.max > 0.9 and params.model = 'mlp'"
-    runstone runs list "status in ('failed', 'crashed') and started_at > '2026-11-01'"
+    runstone runs list "status in ('failed', 'crashed') and started_at > now() - 7d"
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other")
+    if as_json + as_csv + (parquet is not None) > 1:
+        raise click.UsageError("--json, --csv and --parquet exclude each other")
     workspace = workspace_of(ctx)
-    fields = _chosen(columns) if columns is not None else ()
+    if view is not None:
+        filter, order_by, columns = load(workspace.path, view).narrowed(filter, order_by=order_by, columns=columns)
+    fields = parse_fields(columns) if columns is not None else ()
     asked = dict.fromkeys((*fields_in(parse_filter(filter)), *(order.field for order in parse_order(order_by or ""))))
-    if limit is None and is_terminal() and not (as_json or as_csv):
+    if limit is None and is_terminal() and not (as_json or as_csv or parquet):
         limit = _TERMINAL_LIMIT
-    found = workspace.runs(in_project(filter, project), order_by=order_by, limit=limit, deleted=deleted)
+    within = in_project(filter, project)
+    found = workspace.runs(within, order_by=order_by, limit=limit, deleted=deleted, archived=archived)
     for trouble in found.troubles:
         say(f"warning: {clean(trouble)}", stderr=True)
     if as_json:
@@ -117,26 +133,14 @@ def list_command(
     elif as_csv:
         text = _as_csv(found, fields)
         say(clean(text, lines=True) if is_terminal() else text, newline=False)
+    elif parquet is not None:
+        named = [(title, found.values_of(field)) for title, field in _columns_of(found, fields)]
+        write_columns(parquet, dict(named))
+        say(f"{counted(len(found), 'run')} written to {clean(parquet)}", stderr=True)
     elif not found.records:
-        say(_nothing_found(workspace, filter, project, deleted=deleted), stderr=True)
+        say(_nothing_found(workspace, filter, project, deleted=deleted, archived=archived), stderr=True)
     else:
         _print_list(found, [_Column(*named) for named in fields] or _columns_for(found, list(asked)))
-
-
-def _chosen(columns: str) -> tuple[tuple[str, Field], ...]:
-    """Return titles and fields of `--columns`, which may name what a run consumed between fields of the filters."""
-    chosen: list[tuple[str, Field]] = []
-    others: list[str] = []
-    for part in [*columns.split(","), None]:
-        if part is not None and part.strip() not in CONSUMPTION:
-            others.append(part)
-            continue
-        if others or (part is None and not chosen):
-            chosen += parse_fields(",".join(others))
-            others = []
-        if part is not None:
-            chosen.append((part.strip(), Attribute(part.strip())))
-    return tuple(chosen)
 
 
 def in_project(filter: str, project: str | None) -> str:
@@ -147,9 +151,10 @@ def in_project(filter: str, project: str | None) -> str:
     return f"project = '{quoted}' and ({filter})" if filter.strip() else f"project = '{quoted}'"
 
 
-def _nothing_found(workspace: Workspace, filter: str, project: str | None, *, deleted: bool) -> str:
-    if deleted:
-        return "no deleted runs" if not (filter.strip() or project) else "no deleted run matches"
+def _nothing_found(workspace: Workspace, filter: str, project: str | None, *, deleted: bool, archived: bool) -> str:
+    if deleted or archived:
+        word = "deleted" if deleted else "archived"
+        return f"no {word} runs" if not (filter.strip() or project) else f"no {word} run matches"
     if filter.strip() or project:
         return f"none of {counted(workspace.runs(limit=0).total, 'run')} matches"
     return f"no runs yet in {clean(workspace.path)}"
@@ -179,7 +184,8 @@ def _columns_for(found: RunTable, asked: Sequence[Field]) -> list[_Column]:
     metrics = [name for name in _telling_metrics(records) if name not in names_asked]
     for rank, name in enumerate(metrics[:_MOST_METRICS]):
         columns.append(_Column(f"metrics.{name}", Metric(name), 3 + 2 * rank))
-    columns += [_Column(name, Attribute(name), 20) for name in CONSUMPTION if found.has(name)]
+    titles = {column.title for column in columns}
+    columns += [_Column(name, Attribute(name), 20) for name in CONSUMPTION if found.has(name) and name not in titles]
     return columns
 
 
@@ -211,6 +217,12 @@ def _title(field: Field) -> str:
             return f"params.{'.'.join(keys)}"
         case Tag(name):
             return f"tags.{name}"
+        case At(name, step):
+            return f"metrics.{name}@{step}"
+        case Environment(keys):
+            return f"environment.{'.'.join(keys)}"
+        case Count(kind, pattern):
+            return f"count({kind})" if kind not in _NAMED else f"count({kind}.{pattern})"
         case Attribute(name):
             return name
 
@@ -218,7 +230,8 @@ def _title(field: Field) -> str:
 def _print_list(found: RunTable, columns: Sequence[_Column]) -> None:
     """Print the table; in a terminal, leave out what does not fit."""
     now = time.time()
-    cells = [[_list_cell(record, column.field, now) for column in columns] for record in found.records]
+    by_column = [_list_cells(found, column.field, now) for column in columns]
+    cells = [list(row) for row in zip(*by_column, strict=True)]
     titles = [_short_title(column.title, columns) if is_terminal() else column.title for column in columns]
     widths = [max(width_of(clean(title)), *(width_of(row[n]) for row in cells)) for n, title in enumerate(titles)]
     shown = fitting(widths, [column.importance for column in columns]) if is_terminal() else range(len(columns))
@@ -246,23 +259,26 @@ def _short_title(title: str, columns: Sequence[_Column]) -> str:
 
 def _bare(title: str) -> str:
     kind, _, name = title.partition(".")
-    return name if kind in ("metrics", "params", "tags") and name else title
+    return name if kind in _NAMED and name else title
 
 
 def _justify(field: Field) -> str:
-    is_number = isinstance(field, Metric) or (
+    is_number = isinstance(field, Metric | At | Count) or (
         isinstance(field, Attribute) and field.name in ("duration", "attempts", *CONSUMPTION)
     )
     return "right" if is_number else ""
 
 
-def _list_cell(record: RunRecord, field: Field, now: float) -> Text:
-    if isinstance(field, Attribute):
-        return _attribute_cell(record, field.name, now)
-    value = value_of(record, field, now)
-    if isinstance(field, Metric) and isinstance(value, float) and math.isfinite(value) and is_terminal():
+def _list_cells(found: RunTable, field: Field, now: float) -> list[Text]:
+    if isinstance(field, Attribute) and ATTRIBUTES[field.name] is not AttributeType.TEXTS:
+        return [_attribute_cell(record, field.name, now) for record in found.records]
+    return [_value_cell(value, is_metric=isinstance(field, Metric | At)) for value in found.values_of(field)]
+
+
+def _value_cell(value: Any, *, is_metric: bool) -> Text:
+    if is_metric and isinstance(value, float) and math.isfinite(value) and is_terminal():
         return Text(f"{value:.4g}")
-    shown = cell(value)
+    shown = Text(clean(", ".join(map(plain, value)))) if isinstance(value, list) else cell(value)
     if is_terminal():
         shown.truncate(_WIDEST_VALUE, overflow="ellipsis")
     return shown
@@ -324,14 +340,17 @@ def _iso(epoch_s: float | None) -> str | None:
     return datetime.fromtimestamp(epoch_s, UTC).isoformat() if epoch_s is not None else None
 
 
+def _columns_of(found: RunTable, columns: Sequence[tuple[str, Field]]) -> list[tuple[str, Field]]:
+    return list(columns) or [(name, found.field(name)) for name in found.columns]
+
+
 def _as_csv(found: RunTable, columns: Sequence[tuple[str, Field]]) -> str:
-    named = list(columns) or [(name, found.field(name)) for name in found.columns]
+    named = _columns_of(found, columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([title for title, _field in named])
-    now = time.time()
-    for record in found.records:
-        writer.writerow([_csv_value(value_of(record, field, now)) for _title, field in named])
+    by_column = [found.values_of(field) for _title, field in named]
+    writer.writerows([_csv_value(value) for value in row] for row in zip(*by_column, strict=True))
     return text.getvalue()
 
 
@@ -345,268 +364,6 @@ def _csv_value(value: Any) -> str:
             return plain(value).encode("utf-8", "replace").decode()
 
 
-# --- show -------------------------------------------------------------------------------------------------------------
-
-
-@runs.command("show", short_help="Show all that a run recorded.")
-@click.argument("run", metavar="RUN")
-@click.option("--json", "as_json", is_flag=True, help="All of it but its points, as JSON.")
-@workspace_option
-@click.pass_context
-def show_command(ctx: click.Context, run: str, as_json: bool) -> None:
-    """Show all that a run recorded: params, tags, metrics, artifacts, attempts, environment, failure."""
-    info = workspace_of(ctx).run(run)
-    if as_json:
-        say(to_json(_info_as_dict(info)))
-        return
-    show(*_sections(info))
-
-
-def _info_as_dict(info: RunInfo) -> dict[str, Any]:
-    return {
-        "id": info.id,
-        "name": info.name,
-        "project": info.project,
-        "group": info.group,
-        "parent": info.parent,
-        "notes": info.notes,
-        "status": info.status.value,
-        "failure": asdict(info.failure) if info.failure else None,
-        "started_at": info.started_at,
-        "ended_at": info.ended_at,
-        "duration_s": info.duration_s,
-        "path": str(info.path),
-        "params": info.params,
-        "tags": info.tags,
-        "metrics": {name: asdict(summary) for name, summary in info.metrics.items()},
-        "artifacts": [{**asdict(artifact), "size_bytes": artifact.size_bytes} for artifact in info.artifacts],
-        "attempts": [asdict(attempt) for attempt in info.attempts],
-        "dropped": info.dropped,
-        "warnings": info.warnings,
-        "is_deleted": info.is_deleted,
-        "environment": info.environment,
-    }
-
-
-def _sections(info: RunInfo) -> Iterator[RenderableType]:
-    yield _headline(info)
-    yield _indented(_pairs(_facts(info)))
-    if info.failure is not None:
-        yield from _failure(info.failure)
-    if info.notes:
-        yield _heading("Notes")
-        yield _indented(Text(clean(info.notes, lines=True)))
-    if info.flat_params:
-        yield _heading("Params", len(info.flat_params))
-        yield _indented(_pairs([(unescaped(name), cell(value)) for name, value in info.flat_params.items()]))
-    if info.tags:
-        yield _heading("Tags", len(info.tags))
-        yield _indented(_pairs([(name, cell(text)) for name, text in sorted(info.tags.items())]))
-    metrics = [summary for name, summary in info.metrics.items() if not name.startswith(SYSTEM)]
-    if metrics:
-        yield _heading("Metrics", len(metrics))
-        yield _indented(_metrics_table(metrics))
-    if info.record_names:
-        yield _heading("Media and texts", len(info.record_names))
-        yield _indented(Text("\n".join(clean(name) for name in info.record_names)))
-    system = list(system_lines(info))
-    if system:
-        yield _heading("System")
-        yield _indented(_pairs(system))
-    findings = top_findings(info)
-    if findings:
-        yield _heading("Findings", len(findings))
-        for finding in findings:
-            yield from finding_parts(finding)
-    if info.artifacts:
-        yield _heading("Artifacts", len(info.artifacts))
-        yield _indented(_artifacts_table(info.artifacts))
-    if len(info.attempts) > 1:
-        yield _heading("Attempts", len(info.attempts))
-        yield _indented(_attempts_table(info.attempts))
-    environment = list(_environment(info.environment or {}))
-    if environment:
-        yield _heading("Environment")
-        yield _indented(_pairs(environment))
-    if info.warnings or info.dropped:
-        yield _heading("Not recorded")
-        lines = [clean(warning) for warning in info.warnings]
-        if info.dropped:
-            lines.append(f"{counted(info.dropped, 'point')} could not be written")
-        yield _indented(Text("\n".join(lines), style="yellow"))
-
-
-def _headline(info: RunInfo) -> Text:
-    line = status(info.status)
-    line.append("  ")
-    line.append(clean(info.name), style="bold")
-    line.append(f"  {clean(info.project)}", style="cyan")
-    if info.group:
-        line.append(f" / {clean(info.group)}", style="cyan")
-    if info.is_deleted:
-        line.append("  deleted", style="reverse")
-    return line
-
-
-def _facts(info: RunInfo) -> list[tuple[str, Text]]:
-    facts = [("id", Text(info.id))]
-    started = Text(moment_text(info.started_at))
-    if is_terminal():
-        started.append(f"  {ago(info.started_at, datetime.now(UTC))}", style="dim")
-    facts.append(("started", started))
-    if info.ended_at is not None:
-        facts.append(("ended", Text(moment_text(info.ended_at))))
-    facts.append(("duration", Text(duration(info.duration_s))))
-    if info.parent:
-        facts.append(("parent", Text(clean(info.parent))))
-    if info.attempts:
-        latest = info.attempts[-1]
-        facts.append(("process", Text(f"{latest.pid} on {clean(latest.host)}")))
-    facts.append(("folder", Text(clean(info.path), overflow="fold")))
-    return facts
-
-
-def _failure(failure: Failure) -> Iterator[RenderableType]:
-    title = Text(f"{clean(failure.type)}: {clean(failure.message)}", style="bold red")
-    if failure.rank:
-        title.append(f"  (rank {failure.rank})", style="dim")
-    yield _heading("Failure")
-    yield _indented(title)
-    if failure.traceback.strip():
-        yield _indented(Text(clean(failure.traceback.rstrip(), lines=True), style="dim"))
-
-
-def _metrics_table(summaries: Sequence[MetricSummary]) -> Table:
-    rows = []
-    for one in summaries:
-        steps = str(one.last_step) if one.first_step == one.last_step else f"{one.first_step} … {one.last_step}"
-        points = Text(f"{one.count:,}")
-        if one.nan_count:
-            points.append(f" ({one.nan_count:,} nan)", style="yellow")
-        low, high = _at(one.min, one.min_step), _at(one.max, one.max_step)
-        rows.append([Text(clean(one.name)), cell(one.last), low, high, cell(one.mean), points, Text(steps)])
-    numbers = [(name, "right") for name in ("last", "min", "max", "mean", "points", "steps")]
-    return table(["name", *numbers], rows)
-
-
-def _at(value: float | None, step: int | None) -> Text:
-    text = cell(value)
-    if value is not None:
-        text.append(f" @{step}", style="dim")
-    return text
-
-
-def _artifacts_table(artifacts: Sequence[Artifact]) -> Table:
-    rows = []
-    for artifact in artifacts:
-        kind = counted(len(artifact.files), "file") if artifact.is_folder else "file"
-        rows.append([Text(clean(artifact.name)), Text(kind), Text(size(artifact.size_bytes))])
-    return table(["name", "kind", ("size", "right")], rows)
-
-
-def _attempts_table(attempts: Sequence[Attempt]) -> Table:
-    rows = []
-    for attempt in attempts:
-        end = attempt.ended_at or datetime.now(UTC)
-        rows.append(
-            [
-                Text(str(attempt.number)),
-                status(attempt.status),
-                Text(moment_text(attempt.started_at)),
-                Text(duration((end - attempt.started_at).total_seconds())),
-                cell(attempt.rewind_step),
-                Text(f"{attempt.pid} on {clean(attempt.host)}"),
-            ]
-        )
-    return table(["", "status", "started", ("duration", "right"), ("from step", "right"), "process"], rows)
-
-
-def _environment(snapshot: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
-    """Yield the lines that say most; `--json` has the whole snapshot."""
-
-    def at(*keys: str) -> Any:
-        found: Any = snapshot
-        for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found
-
-    def joined(*parts: Any) -> str:
-        return " ".join(clean(part) for part in parts if part not in (None, ""))
-
-    gpus = at("gpu", "devices") or ()
-    names = Counter(str(gpu.get("name")) for gpu in gpus if isinstance(gpu, Mapping))
-    memory, cores = at("memory", "total_bytes"), at("cpu", "usable_cores")
-    changes = "with uncommitted changes" if at("git", "is_dirty") else ""
-    lines = {
-        "host": joined(at("identity", "user"), "at", at("identity", "host")) if at("identity", "host") else "",
-        "system": joined(at("os", "distribution") or at("os", "name"), at("os", "release"), at("os", "machine")),
-        "python": joined(at("python", "version"), at("python", "executable")),
-        "cpu": joined(at("cpu", "model"), f"({counted(cores, 'core')})" if isinstance(cores, int) else None),
-        "memory": size(memory) if isinstance(memory, int) else "",
-        "gpu": ", ".join(f"{count} x {clean(name)}" for name, count in names.items()),
-        "git": joined(str(at("git", "commit") or "")[:12], at("git", "branch"), changes),
-        "command": joined(*(at("process", "argv") or ())),
-    }
-    for name, text in lines.items():
-        if text:
-            yield name, Text(text)
-
-
-def _heading(title: str, count: int | None = None) -> Text:
-    text = Text(f"\n{title}", style="bold")
-    if count is not None:
-        text.append(f"  {count}", style="dim")
-    return text
-
-
-def _indented(what: RenderableType) -> Padding:
-    return Padding(what, (0, 0, 0, 2), expand=False)
-
-
-def _pairs(rows: Sequence[tuple[str, Text]]) -> Table:
-    """Return names and values under each other, long values folded."""
-    return table(["", ("", "fold")], [(Text(clean(name), style="dim"), text) for name, text in rows], header=False)
-
-
-# --- delete, restore --------------------------------------------------------------------------------------------------
-
-
-@runs.command("delete")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@workspace_option
-@click.pass_context
-def delete_command(ctx: click.Context, runs: Sequence[str]) -> None:
-    """Hide runs from lists. Their files stay, and `runstone runs restore` brings them back."""
-    workspace = workspace_of(ctx)
-    for info in _all_of(workspace, runs):
-        if info.is_deleted:
-            say(f"{_called(info)} is deleted already")
-            continue
-        workspace.delete(info.id)
-        note = "; it is still running" if not info.status.is_ended else ""
-        say(f"deleted {_called(info)}{note}; `runstone runs restore {short_id(info.id)}` brings it back")
-
-
-@runs.command("restore")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@workspace_option
-@click.pass_context
-def restore_command(ctx: click.Context, runs: Sequence[str]) -> None:
-    """Show deleted runs in lists again."""
-    workspace = workspace_of(ctx)
-    for info in _all_of(workspace, runs):
-        if not info.is_deleted:
-            say(f"{_called(info)} is not deleted")
-            continue
-        workspace.restore(info.id)
-        say(f"restored {_called(info)}")
-
-
-def _all_of(workspace: Workspace, references: Sequence[str]) -> list[RunInfo]:
-    """Return the runs, each once. All are looked up before anything is done: a typo must not leave half of it done."""
-    found = [workspace.run(reference) for reference in references]
-    return list({info.id: info for info in found}.values())
-
-
-def _called(info: RunInfo) -> str:
-    return f"{clean(info.name)} ({short_id(info.id)}) of {clean(info.project)}"
+runs.add_command(show_command)
+for _command in edits.COMMANDS:
+    runs.add_command(_command)

@@ -6,9 +6,6 @@ off goes on, and whatever an event names is there.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import posixpath
 import re
 import tempfile
@@ -18,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from runstone import settings
+from runstone.blobs.exchange import Moved as Exchanged
 from runstone.blobs.remote import Remote
-from runstone.datasets.history import DatasetNotFound, DatasetState
+from runstone.datasets.copying import copy_versions
+from runstone.datasets.history import DatasetNotFound, DatasetState, Recorded
 from runstone.datasets.manifest import Manifest
 from runstone.datasets.refs import DatasetRef
 from runstone.datasets.registry import Dataset, Datasets
-from runstone.errors import AlreadyExists, InvalidConfig, NotFound
+from runstone.errors import AlreadyExists, InvalidConfig, InvalidValue, NotFound
 from runstone.ledger import Ledger, LedgerEvent
 from runstone.names import folder_name
 
@@ -80,7 +79,8 @@ class Elsewhere:
         self.file_system = file_system
         self.folder = str(url).rstrip("/")
         self.files = Remote(self.folder, file_system=file_system)
-        self.blobs = Remote(f"{self.folder}/blobs", file_system=file_system)
+        self.blobs: Remote | None = Remote(f"{self.folder}/blobs", file_system=file_system)
+        """Where content lies there; `None` for the remote store of the workspace itself."""
 
     def events(self) -> dict[str, int]:
         """Return how many events each dataset has there, by its folder."""
@@ -116,7 +116,7 @@ def elsewhere_of(workspace: Path, place: str | None) -> Elsewhere:
     if url is None:
         raise NotFound("say where: name a folder or URL, or a store in RUNSTONE_BLOBS or in the workspace's settings")
     found = Elsewhere(url)
-    found.blobs = found.files  # there content lies right in it, see RUNSTONE_BLOBS
+    found.blobs = None
     return found
 
 
@@ -155,7 +155,7 @@ def push(datasets: Datasets, names: Sequence[str], there: Elsewhere, *, check: b
                 hashes |= dataset.find(version.version).manifest.hashes
         moved = datasets.blobs.push(sorted(hashes), to=there.blobs, check=check)
         for event in own[count:]:
-            _send_event(there, folder, dataset.ledger.folder / f"{event.seq:08d}.json", event)
+            _send_event(there, folder, dataset.ledger.path(event.seq), event)
         stored = sum(version.is_stored for version in versions)
         yield Moved(
             dataset.name,
@@ -168,22 +168,27 @@ def push(datasets: Datasets, names: Sequence[str], there: Elsewhere, *, check: b
         )
 
 
-def pull(datasets: Datasets, names: Sequence[str], there: Elsewhere) -> Iterator[Moved]:
+def pull(datasets: Datasets, names: Sequence[str], there: Elsewhere, *, into: str | None = None) -> Iterator[Moved]:
     """Fetch datasets, all or those that are named; what is here already is not fetched again.
 
     Args:
         datasets: Of which workspace.
         names: Datasets, or versions as `name@3`, whose content alone is fetched then; empty for all.
         there: Where from.
+        into: Another name, for one dataset: its versions are added to the dataset of that name, with numbers of their
+            own there. It may be the name that it has; then what went on in two places comes together here.
 
     Raises:
         DatasetNotFound: there is none of this name.
+        InvalidValue: another name is given for more than one dataset.
         HistoriesDiffer: this workspace went on with it for itself.
         FormatError: what came is damaged; nothing of it was kept.
         OSError: the store does not answer, or the disk is full.
     """
     counts = there.events()
     chosen = [DatasetRef.parse(name) for name in names]
+    if into is not None and len(chosen) != 1:
+        raise InvalidValue("another name can be given to one dataset at a time; name that dataset")
     folders: list[tuple[str, str | None]] = [
         (folder_name(ref.name), ref.selector if "@" in text else None) for ref, text in zip(chosen, names, strict=True)
     ]
@@ -191,26 +196,56 @@ def pull(datasets: Datasets, names: Sequence[str], there: Elsewhere) -> Iterator
         if folder not in counts:
             raise DatasetNotFound(f"no dataset has the name {ref.name!r:.80} in {there.folder}")
     for folder, selector in folders or [(folder, None) for folder in sorted(counts)]:
-        yield _pull(datasets, folder, selector, there, counts[folder])
+        if into is None:
+            yield _pull(datasets, folder, selector, there, counts[folder])
+        else:
+            yield _pull_into(datasets, folder, selector, there, counts[folder], into)
 
 
 def _pull(datasets: Datasets, folder: str, selector: str | None, there: Elsewhere, count: int) -> Moved:
     own = Ledger(datasets.root / folder / "events")
     have = len(own.events())
     data = [there.read(folder, seq) for seq in range(min(have, count) or 1, count + 1)]
+    if have:
+        _check_begin(own, data[:1], min(have, count))
+        data = data[1:]
+    before = [own.path(seq).read_bytes() for seq in range(1, have + 1)]
+    state = _checked([*before, *data])
+    versions, moved = _fetch_content(datasets, state, selector, there)
+    try:
+        for one in data:
+            own.take(one)
+    except AlreadyExists:
+        raise HistoriesDiffer(f"dataset {state.name!r} went on here meanwhile; pull again") from None
+    return _told(state.name, versions, moved, len(data))
+
+
+def _pull_into(datasets: Datasets, folder: str, selector: str | None, there: Elsewhere, count: int, into: str) -> Moved:
+    """Fetch a dataset into one of another name, or of its own, whose history goes on with it."""
+    state = _checked([there.read(folder, seq) for seq in range(1, count + 1)])
+    target = datasets.create(into, is_there_ok=True)
+    versions, moved = _fetch_content(datasets, state, selector, there)
+    before = len(target.history())
+    copy_versions(state, versions, target)
+    return _told(target.name, versions, moved, len(target.history()) - before)
+
+
+def _checked(data: Sequence[bytes]) -> DatasetState:
+    """Return what events come down to, held against the same rules as those that are here.
+
+    Raises:
+        LedgerDamaged: one is not what was written.
+    """
     with tempfile.TemporaryDirectory(prefix="runstone-pull-") as scratch:
-        # All events as they will be, so that what came is checked by the same rules before any of it is kept.
-        whole = Path(scratch, "events")
-        whole.mkdir()
-        for seq in range(1, have + 1):
-            (whole / f"{seq:08d}.json").write_bytes((own.folder / f"{seq:08d}.json").read_bytes())
-        if have:
-            _check_begin(own, data[:1], min(have, count))
-            data = data[1:]
-        for seq, one in enumerate(data, have + 1):
-            (whole / f"{seq:08d}.json").write_bytes(one)
-        events = Ledger(whole).events()
-    state = DatasetState.from_events(events)
+        for seq, one in enumerate(data, 1):
+            Path(scratch, f"{seq:08d}.json").write_bytes(one)
+        return DatasetState.from_events(Ledger(Path(scratch)).events())
+
+
+def _fetch_content(
+    datasets: Datasets, state: DatasetState, selector: str | None, there: Elsewhere
+) -> tuple[list[Recorded], list[Exchanged]]:
+    """Fetch the manifests of all versions, and the content of those that are wanted."""
     manifests = [one for version in state.versions.values() for one in (version.manifest, version.about) if one]
     moved = [datasets.blobs.pull(manifests, source=there.blobs)]
     versions = [state.find(selector)] if selector else list(state.versions.values())
@@ -220,16 +255,18 @@ def _pull(datasets: Datasets, folder: str, selector: str | None, there: Elsewher
             hashes |= Manifest.unpack(datasets.blobs.read(version.manifest)).hashes
     moved.append(datasets.blobs.pull(sorted(hashes), source=there.blobs))
     datasets.blobs.sync()
-    for seq, one in enumerate(data, have + 1):
-        _keep_event(own.folder, seq, one)
+    return versions, moved
+
+
+def _told(name: str, versions: Sequence[Recorded], moved: Sequence[Exchanged], events: int) -> Moved:
     stored = sum(version.is_stored for version in versions)
     return Moved(
-        state.name,
+        name,
         stored,
         sum(one.count for one in moved),
         sum(one.size_bytes for one in moved),
         sum(one.there_already for one in moved),
-        len(data),
+        events,
         len(versions) - stored,
     )
 
@@ -248,11 +285,13 @@ def _check_begin(own: Ledger, data: Sequence[bytes], seq: int) -> None:
     Raises:
         HistoriesDiffer: they are not.
     """
-    if data and data[0] != (own.folder / f"{seq:08d}.json").read_bytes():
+    if data and data[0] != own.path(seq).read_bytes():
         name = DatasetState.from_events(own.events()).name
         raise HistoriesDiffer(
             f"dataset {name!r} has two histories: here and there versions were added that the other does not know. "
-            "Check the version out in one workspace, and add it in the other"
+            f"Neither is lost: `runstone data pull {name} --as OTHER-NAME` fetches theirs beside yours (--as {name} "
+            "adds theirs to yours, with new numbers); "
+            f"`runstone data copy {name} OTHER-NAME` gives yours another name, under which it can be pushed"
         )
 
 
@@ -261,30 +300,6 @@ def _send_event(there: Elsewhere, folder: str, path: Path, event: LedgerEvent) -
     there.files.send(path, name, content_hash=None)
     if there.read(folder, event.seq) != path.read_bytes():
         raise HistoriesDiffer(f"another workspace wrote event {event.seq} of datasets/{folder} at the same time")
-
-
-def _keep_event(folder: Path, seq: int, data: bytes) -> None:
-    """Put an event that came from elsewhere into its place, if none is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"{seq:08d}.json"
-    partial = folder / f".{os.urandom(12).hex()}.partial"
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(partial, place)
-        except FileExistsError:
-            if place.read_bytes() != data:
-                raise HistoriesDiffer(f"{place} was written meanwhile; pull again") from None
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            partial.replace(place)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
 
 
 def _event_name(folder: str, seq: int) -> str:

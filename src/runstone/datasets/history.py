@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runstone.catalog import State
 from runstone.datasets.refs import LATEST, number_in
 from runstone.errors import NotFound
 from runstone.ledger import LedgerEvent
@@ -62,50 +63,33 @@ class Recorded:
     notes: str | None = None
     revoked: Revocation | None = None
 
+    @property
+    def key(self) -> int:
+        """How events name it."""
+        return self.version
+
     def __str__(self) -> str:
         """Write it as a reference."""
         return f"{self.dataset}@{self.version}"
 
 
-class DatasetState:
-    """One dataset as its events tell it. `apply` is the only way to change it.
+class DatasetState(State[Recorded]):
+    """One dataset as its events tell it.
 
     Attributes:
-        name: As it was given when the dataset was made.
-        versions: By number, in the order in which they were added.
         by_manifest: The number of each content: the same content is the same version.
-        aliases: Alias and version.
-        tags, notes: Of the dataset as a whole.
     """
 
+    what = "dataset"
+    missing = DatasetNotFound
+
     def __init__(self) -> None:
-        self.name = ""
-        self.versions: dict[int, Recorded] = {}
+        super().__init__()
         self.by_manifest: dict[str, int] = {}
-        self.aliases: dict[str, int] = {}
-        self.tags: dict[str, str] = {}
-        self.notes: str | None = None
-        self.created_at = 0.0
 
-    @classmethod
-    def from_events(cls, events: Iterable[LedgerEvent], *, as_of: float | None = None) -> DatasetState:
-        """Return what the events come down to, all or those up to a time."""
-        state = cls()
-        for event in events:
-            if as_of is not None and event.at > as_of:
-                break  # their times never go back
-            state.apply(event)
-        return state
-
-    def apply(self, event: LedgerEvent) -> None:
-        """Take in one event. Events and fields that a later version adds are ignored."""
+    def _apply(self, event: LedgerEvent, version: Recorded | None) -> None:
         said = event.fields
-        version = self.versions.get(said.get("version", 0) or 0)
         match event.kind:
-            case "created":
-                self.name = said["name"]
-                self.created_at = event.at
-                self.notes = said.get("notes")
             case "added":
                 self._add(event)
             case "stored" if version:
@@ -115,17 +99,6 @@ class DatasetState:
                 version.about = said["about"]
             case "moved" if version:
                 version.source = said["source"]
-            case "aliased":
-                self._point(said["alias"], said["version"])
-            case "tagged":
-                tags = version.tags if version else self.tags
-                tags.update(said.get("set", {}))
-                for name in said.get("remove", ()):
-                    tags.pop(name, None)
-            case "noted" if version:
-                version.notes = said["notes"]
-            case "noted":
-                self.notes = said["notes"]
             case "revoked" if version:
                 reason = said.get("reason")
                 version.revoked = None  # a revocation without a reason takes the one before it back
@@ -154,26 +127,16 @@ class DatasetState:
         )
         self.by_manifest.setdefault(said["manifest"], number)
 
-    def _point(self, alias: str, target: int | None) -> None:
-        before = self.aliases.pop(alias, None)
-        if before is not None:
-            old = self.versions[before]
-            old.aliases = tuple(name for name in old.aliases if name != alias)
-        if target is not None:
-            self.aliases[alias] = target
-            new = self.versions[target]
-            new.aliases = tuple(sorted((*new.aliases, alias)))
-
     def find(self, selector: str) -> Recorded:
         """Return the version that a selector means: a number, an alias, `latest`, or at least 8 digits of its hash.
 
         Raises:
             DatasetNotFound: there is none; the message says what there is.
         """
-        number = self.aliases.get(selector, number_in(selector))
+        number: int | None = self.aliases.get(selector, number_in(selector))
         if selector == LATEST and self.versions:
             number = max(self.versions)
-        if number in self.versions:
+        if number is not None and number in self.versions:
             return self.versions[number]
         if len(selector) >= 8:
             found = [version for version in self.versions.values() if version.manifest.startswith(selector)]
@@ -184,6 +147,5 @@ class DatasetState:
     def _there(self) -> str:
         if not self.versions:
             return "it has no version yet"
-        aliases = f" and the aliases {', '.join(sorted(self.aliases)[:10])}" if self.aliases else ""
         count = max(self.versions)
-        return f"it has {'version 1' if count == 1 else f'the versions 1 to {count}'}{aliases}"
+        return f"it has {'version 1' if count == 1 else f'the versions 1 to {count}'}{self._and_aliases()}"

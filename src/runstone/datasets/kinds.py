@@ -19,4 +19,4 @@ def table_kind(path: str) -> str | None:
     """Return how a file holds a table by its name; `None` where it holds none."""
     name = path.lower()
     name = name.removesuffix(".gz") if name.endswith((".csv.gz", ".tsv.gz")) else name
-    return next((kind for ending, kind in _KINDS.items() if name.endswith(ending)), None)
+    return _KINDS.get(name[name.rfind(".") :]) if "." in name else None

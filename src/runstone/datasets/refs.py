@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from runstone import catalog
 from runstone.errors import InvalidName
 from runstone.names import check_name
 
 LATEST = "latest"
 _NUMBER = re.compile(r"v?([1-9][0-9]{0,8})")
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,9 @@ def check_alias(alias: object) -> str:
     Raises:
         InvalidName: it could be, or is no plain word.
     """
-    if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
-        raise InvalidName(
-            f"alias {alias!r:.80} is not legal: use 1 to 255 letters, digits, '_', '-' and '.', starting with a "
-            "letter or digit"
-        )
-    if alias.lower() == LATEST or number_in(alias) is not None:
-        raise InvalidName(f"alias {alias!r} could be taken for a version; choose another word")
-    return alias
+    return catalog.check_alias(
+        alias, lambda word: "a version" if word.lower() == LATEST or number_in(word) is not None else None
+    )
 
 
 def number_in(selector: str) -> int | None:

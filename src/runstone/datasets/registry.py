@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runstone.blobs import Blobs, open_blobs
+from runstone.catalog import Catalog, Entry, IsThere, check_tags, check_text
 from runstone.datasets.history import DatasetNotFound, DatasetState, Recorded, Revocation
 from runstone.datasets.refs import LATEST, DatasetRef, check_alias, check_dataset_name
 from runstone.datasets.version import DatasetVersion
-from runstone.errors import AlreadyExists, InvalidValue
-from runstone.ledger import Damage, Ledger, LedgerEvent, ledgers
-from runstone.names import check_name, folder_name
-
-_MAX_TEXT = 100_000
+from runstone.errors import InvalidValue
+from runstone.ledger import Ledger
 
 
-class _IsThere(Exception):
-    """What was to be added is there already."""
-
-
-class Dataset:
+class Dataset(Entry[DatasetState]):
     """One dataset. Cheap to make; reads its history when it is asked something.
 
     Args:
@@ -31,32 +25,8 @@ class Dataset:
     """
 
     def __init__(self, ledger: Ledger, blobs: Blobs, *, run_id: str | None = None) -> None:
-        self.ledger = ledger
+        super().__init__(ledger, DatasetState(), run_id=run_id)
         self._blobs = blobs
-        self._run_id = run_id
-        self._state = DatasetState()
-        self._seen = 0
-
-    @property
-    def name(self) -> str:
-        """Its name, as it was given."""
-        return self.state().name
-
-    # --- reading ---------------------------------------------------------------------------------------------------
-
-    def state(self, as_of: float | None = None) -> DatasetState:
-        """Return what stands, now or at a time (seconds since the Unix epoch).
-
-        Raises:
-            LedgerDamaged: its history was changed; `verify` names every such place.
-        """
-        events = self.ledger.events()
-        if as_of is not None:
-            return DatasetState.from_events(events, as_of=as_of)
-        for event in events[self._seen :]:
-            self._state.apply(event)
-        self._seen = len(events)
-        return self._state
 
     def versions(self) -> list[DatasetVersion]:
         """Return all versions, the newest first."""
@@ -83,14 +53,6 @@ class Dataset:
             if version.is_stored:
                 known |= {(file.path, str(file.hash)) for file in version.manifest.contents}
         return known
-
-    def history(self) -> Sequence[LedgerEvent]:
-        """Return every event, the first one first."""
-        return self.ledger.events()
-
-    def verify(self) -> list[Damage]:
-        """Return what was changed in its history; empty where it holds. `runstone.datasets.verify` checks content."""
-        return self.ledger.verify()
 
     # --- versions --------------------------------------------------------------------------------------------------
 
@@ -120,12 +82,12 @@ class Dataset:
             tags, notes: As for `set_tags` and `set_notes`.
             path: Where its data lies right now.
         """
-        checked = _check_tags(tags or {})
-        checked_notes = None if notes is None else _check_text(notes, "notes")
+        checked = check_tags(tags or {})
+        checked_notes = None if notes is None else check_text(notes, "notes")
 
         def said(state: DatasetState) -> dict[str, Any]:
             if manifest in state.by_manifest:
-                raise _IsThere
+                raise IsThere
             return {
                 "version": max(state.versions, default=0) + 1,
                 "manifest": manifest,
@@ -142,7 +104,7 @@ class Dataset:
 
         try:
             event = self._append("added", said)
-        except _IsThere:
+        except IsThere:
             return self._again(manifest, about, is_stored, source, path)
         return self._handle(self.state().versions[event.fields["version"]], path=path)
 
@@ -157,7 +119,7 @@ class Dataset:
         def only_if(is_new: Callable[[Recorded], bool], **fields: Any) -> Callable[[DatasetState], dict[str, Any]]:
             def said(state: DatasetState) -> dict[str, Any]:
                 if not is_new(state.versions[found.version]):
-                    raise _IsThere
+                    raise IsThere
                 return number | fields
 
             return said
@@ -171,7 +133,7 @@ class Dataset:
             if is_asked:
                 try:
                     self._append(kind, said)
-                except _IsThere:
+                except IsThere:
                     continue
         return self._handle(self.state().versions[found.version], path=path)
 
@@ -187,7 +149,7 @@ class Dataset:
 
         def said(state: DatasetState) -> dict[str, Any]:
             found = state.find(str(version))
-            return {"version": found.version, "reason": None if reason is None else _check_text(reason, "reason")}
+            return {"version": found.version, "reason": None if reason is None else check_text(reason, "reason")}
 
         event = self._append("revoked", said)
         return self._handle(self.state().versions[event.fields["version"]])
@@ -209,42 +171,11 @@ class Dataset:
         self._append("aliased", said)
         return self.find(alias)
 
-    def remove_alias(self, alias: str) -> None:
-        """Let an alias point to nothing.
-
-        Raises:
-            DatasetNotFound: there is no such alias.
-        """
-
-        def said(state: DatasetState) -> dict[str, Any]:
-            if alias not in state.aliases:
-                raise DatasetNotFound(f"dataset {state.name!r} has no alias {alias!r:.80}")
-            return {"alias": alias, "version": None, "before": state.aliases[alias]}
-
-        self._append("aliased", said)
-
-    def set_tags(self, tags: Mapping[str, str], *, version: str | int | None = None) -> None:
-        """Set tags of the dataset or of one version; values are kept as text."""
-        checked = _check_tags(tags)
-        self._append("tagged", lambda state: {"version": _number(state, version), "set": checked, "remove": []})
-
-    def remove_tags(self, *names: str, version: str | int | None = None) -> None:
-        """Remove tags of the dataset or of one version; names that are not there are ignored."""
-        self._append("tagged", lambda state: {"version": _number(state, version), "set": {}, "remove": list(names)})
-
-    def set_notes(self, notes: str | None, *, version: str | int | None = None) -> None:
-        """Set the annotation (Markdown) of the dataset or of one version, in place of what stood there."""
-        checked = None if notes is None else _check_text(notes, "notes")
-        self._append("noted", lambda state: {"version": _number(state, version), "notes": checked})
-
-    def _append(self, kind: str, said: Callable[[DatasetState], Mapping[str, Any]]) -> LedgerEvent:
-        return self.ledger.append(kind, lambda _events: said(self.state()), run_id=self._run_id)
-
     def _handle(self, recorded: Recorded, *, path: Path | None = None) -> DatasetVersion:
         return DatasetVersion(recorded, self._blobs, path=path)
 
 
-class Datasets:
+class Datasets(Catalog[Dataset]):
     """The datasets of one workspace.
 
     Args:
@@ -253,33 +184,14 @@ class Datasets:
         run_id: The run on whose behalf changes are made, if one does.
     """
 
+    what = "dataset"
+    missing = DatasetNotFound
+    makers = "`runstone data add`"
+
     def __init__(self, workspace: Path, *, blobs: Blobs | None = None, run_id: str | None = None) -> None:
+        super().__init__(workspace / "datasets", run_id=run_id)
         self.workspace = workspace
-        self.root = workspace / "datasets"
         self.blobs = blobs if blobs is not None else open_blobs(workspace)
-        self._run_id = run_id
-
-    def __iter__(self) -> Iterator[Dataset]:
-        """Iterate over all datasets, in the order of their folders."""
-        for folder in ledgers(self.root):
-            yield Dataset(Ledger(folder), self.blobs, run_id=self._run_id)
-
-    def __contains__(self, name: str) -> bool:
-        """Tell whether a dataset of this name is there."""
-        return self.ledger_of(name).exists
-
-    def get(self, name: str) -> Dataset:
-        """Return the dataset of this name.
-
-        Raises:
-            DatasetNotFound: there is none; the message names some that are there.
-        """
-        ledger = self.ledger_of(check_name(name, "dataset"))
-        if not ledger.exists:
-            names = [dataset.name for dataset, _ in zip(self, range(5), strict=False)]
-            there = f"there is {', '.join(names)}" if names else "there is none yet; `runstone data add` makes one"
-            raise DatasetNotFound(f"no dataset has the name {name!r:.80}; {there}")
-        return Dataset(ledger, self.blobs, run_id=self._run_id)
 
     def create(self, name: str, *, notes: str | None = None, is_there_ok: bool = False) -> Dataset:
         """Make a dataset without a version.
@@ -293,19 +205,8 @@ class Datasets:
             InvalidName: the name cannot be kept.
             AlreadyExists: there is one.
         """
-        ledger = self.ledger_of(check_dataset_name(name))
-
-        def said(before: Sequence[LedgerEvent]) -> Mapping[str, Any]:
-            if before:
-                raise _IsThere
-            return {"name": name, "notes": notes}
-
-        try:
-            ledger.append("created", said, run_id=self._run_id)
-        except _IsThere:
-            if not is_there_ok:
-                raise AlreadyExists(f"there is a dataset {name!r:.80} already") from None
-        return Dataset(ledger, self.blobs, run_id=self._run_id)
+        fields = {"name": check_dataset_name(name), "notes": notes}
+        return self._create(fields, is_there_ok=is_there_ok)[0]
 
     def find(self, ref: str | DatasetRef) -> DatasetVersion:
         """Return the version that a reference means, such as `cifar@3`.
@@ -328,26 +229,11 @@ class Datasets:
         states = [dataset.state() for dataset in self]
         return [one.revoked for state in states for one in state.versions.values() if one.revoked is not None]
 
-    def ledger_of(self, name: str) -> Ledger:
-        """Return the events of the dataset of a name, whether or not there is one."""
-        return Ledger(self.root / folder_name(name) / "events")
+    def _entry(self, ledger: Ledger) -> Dataset:
+        return Dataset(ledger, self.blobs, run_id=self._run_id)
 
 
 def _is_moved(found: Recorded, source: Mapping[str, Any] | None) -> bool:
     """Return whether the data of a version that is not stored is to be found elsewhere now."""
     before, now = found.source.get("path"), (source or {}).get("path")
     return not found.is_stored and now is not None and before != now and (before is None or not Path(before).exists())
-
-
-def _number(state: DatasetState, version: str | int | None) -> int | None:
-    return None if version is None else state.find(str(version)).version
-
-
-def _check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {check_name(name, "tag"): _check_text(str(value), f"tag {name!r:.40}") for name, value in tags.items()}
-
-
-def _check_text(text: str, what: str) -> str:
-    if len(text) > _MAX_TEXT:
-        raise InvalidValue(f"the {what} has {len(text):,} characters; at most {_MAX_TEXT:,} are kept")
-    return text

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runstone.blobs import Blobs
 from runstone.datasets.history import Recorded, Revocation
 from runstone.datasets.kinds import table_kind
-from runstone.datasets.manifest import Manifest, TreeFile
+from runstone.datasets.manifest import Manifest, TreeFile, shown_path
 from runstone.datasets.scan import hash_file
 from runstone.errors import NotFound
 
@@ -96,6 +97,11 @@ class DatasetVersion:
         """Where it came from, in a few words and without secrets."""
         found = self.source.get("path") or self.source.get("url") or self.source.get("query")
         return str(found) if found is not None else None
+
+    @property
+    def read_from(self) -> str | None:
+        """Where its data was read just now, else where it came from; without secrets."""
+        return shown_path(str(self._path)) if self._path is not None else self.source_text
 
     @property
     def manifest(self) -> Manifest:
@@ -197,14 +203,15 @@ class DatasetVersion:
         return path
 
     def _materialised(self) -> Path:
-        folder = self._blobs.root.parent / "cache" / "datasets" / self.hash
-        if not (folder / "whole").exists():
-            from runstone.datasets.checkout import check_out  # it needs this module
+        from runstone.datasets.checkout import check_out  # it needs this module
 
-            (folder / "data").mkdir(parents=True, exist_ok=True)
-            # Root may write into a read-only link, and so into the store: it gets copies where bytes cannot be shared.
-            check_out(self, self._blobs, folder / "data", link=os.geteuid() != 0, force=True)
-            (folder / "whole").touch()
+        folder = self._blobs.root.parent / "cache" / "datasets" / self.hash
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        # Each time: what somebody wrote into the copy is put right, at the price of stat calls where nobody did. Root
+        # may write into a read-only link, and so into the store: it gets copies where bytes cannot be shared.
+        check_out(self, self._blobs, folder / "data", link=os.geteuid() != 0, force=True)
+        with suppress(OSError):  # collecting garbage leaves it for a while; one that is only read is not collected
+            (folder / "used").touch()
         if self.manifest.form == "tree":
             return folder / "data"
         names = [file.path for file in self.manifest.contents]

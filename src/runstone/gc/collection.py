@@ -8,13 +8,12 @@ before its parts: whoever finds a recipe finds what it needs. So the store is va
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from runstone.blobs import Blobs, open_blobs
 from runstone.blobs import recipe as recipes
 from runstone.blobs.lock import locked
 from runstone.blobs.objects import USED_FOR_S
-from runstone.blobs.partial import Partial, dead_partials
+from runstone.blobs.partial import Partial
 from runstone.errors import FormatError, InvalidValue
+from runstone.gc.caches import clear
 from runstone.gc.holders import Holder, find_holders, run_folders
 from runstone.gc.purge import is_marked, left_over, purge, purgeable, size_of, take_up
 
@@ -52,7 +52,8 @@ class Collected:
         recent_bytes, recent_count: Of those that nobody refers to, but that were used lately.
         freed_bytes, freed_count: Files of the store that go.
         partial_bytes, partial_count: What writers that are gone left unfinished.
-        cache_bytes, cache_count: Content put together for those who needed a file, not used for a day.
+        cache_bytes, cache_count: Content put together, and datasets checked out, for those who needed files; not used
+            for a day.
         purged: Deleted runs that go for good: `(run id, bytes)`.
         is_dry: Whether nothing was removed.
     """
@@ -111,7 +112,8 @@ def collect(
     holders = find_holders(workspace, blobs, troubles)
     if troubles and not dry_run:
         raise FormatError(
-            f"nothing was removed: {_listed(troubles)}. What it refers to is not known; repair or remove it first"
+            f"nothing was removed, since this cannot be read, and what it refers to is not known: {_listed(troubles)} "
+            "(repair or remove it first)"
         )
     if grace_s < _SAFE_GRACE_S and not dry_run and any(holder.is_alive for holder in holders):
         raise InvalidValue(
@@ -134,8 +136,17 @@ def collect(
     if not dry_run:
         result.freed_bytes = result.freed_count = 0
         _remove(blobs, plan.garbage, result)
-    _clear(blobs, now, grace_s, result)
+    _clear(blobs, holders, now, grace_s, result)
     return result
+
+
+def _clear(blobs: Blobs, holders: list[Holder], now: float, grace_s: float, result: Collected) -> None:
+    used = {content for holder in holders if holder.is_alive for content in holder.hashes}
+    cleared = clear(
+        blobs, now=now, grace_s=grace_s, cache_grace_s=min(grace_s, GRACE_S), used=used, is_dry=result.is_dry
+    )
+    result.partial_bytes, result.partial_count = cleared.partial_bytes, cleared.partial_count
+    result.cache_bytes, result.cache_count = cleared.cache_bytes, cleared.cache_count
 
 
 class _Plan:
@@ -218,30 +229,6 @@ def _remove(blobs: Blobs, garbage: list[tuple[str, int]], result: Collected) -> 
                     continue
                 result.freed_bytes, result.freed_count = result.freed_bytes + status.st_size, result.freed_count + 1
                 folders.add(path.parent)
-
-
-def _clear(blobs: Blobs, now: float, grace_s: float, result: Collected) -> None:
-    """Remove what writers that are gone left, and what can be put together again."""
-    cached = _unused(blobs.cache, now - min(grace_s, GRACE_S))
-    left = itertools.chain.from_iterable(
-        dead_partials(folder, now=now, grace_s=grace_s) for folder in (blobs.root, blobs.cache)
-    )
-    for path, size in left:
-        result.partial_bytes, result.partial_count = result.partial_bytes + size, result.partial_count + 1
-        if not result.is_dry:
-            path.unlink(missing_ok=True)
-    for path, size in cached:
-        result.cache_bytes, result.cache_count = result.cache_bytes + size, result.cache_count + 1
-        if not result.is_dry:
-            path.unlink(missing_ok=True)
-
-
-def _unused(cache: Path, cut_off: float) -> Iterator[tuple[Path, int]]:
-    for path in cache.glob("??/*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            if status.st_mtime <= cut_off:
-                yield path, status.st_size
 
 
 def _purge(workspace: Path, going: list[Path], limit: float, result: Collected) -> None:

@@ -23,6 +23,9 @@ class AttributeType(StrEnum):
     TIME = "time"
     DURATION = "duration"
     NUMBER = "number"
+    BOOL = "bool"
+    TEXTS = "texts"
+    """Any number of texts: a condition holds where it holds for one of them."""
 
 
 ATTRIBUTES: Mapping[str, AttributeType] = {
@@ -38,7 +41,18 @@ ATTRIBUTES: Mapping[str, AttributeType] = {
     "ended_at": AttributeType.TIME,
     "duration": AttributeType.DURATION,
     "attempts": AttributeType.NUMBER,
+    "pinned": AttributeType.BOOL,
+    "archived": AttributeType.BOOL,
+    "deleted": AttributeType.BOOL,
+    "energy_j": AttributeType.NUMBER,
+    "energy_cost": AttributeType.NUMBER,
+    "carbon_g": AttributeType.NUMBER,
+    "dataset": AttributeType.TEXTS,
+    "model": AttributeType.TEXTS,
+    "artifact": AttributeType.TEXTS,
 }
+ALIASES: Mapping[str, str] = {"energy": "energy_j", "cost": "energy_cost", "carbon": "carbon_g"}
+"""Other names of attributes."""
 
 
 class Statistic(StrEnum):
@@ -86,7 +100,38 @@ class Attribute:
     name: str
 
 
-Field: TypeAlias = Metric | Param | Tag | Attribute
+@dataclass(frozen=True, slots=True)
+class At:
+    """The value of a metric at a step: that of the last point with exactly this step, if it has one."""
+
+    name: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A value of the environment snapshot, by the keys that lead to it.
+
+    Numbers of lists, and the words `devices` and `installed`, may be left out: it then has each value that fits.
+    """
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many names of a kind a run has.
+
+    Attributes:
+        kind: `metrics`, `params`, `tags`, `dataset`, `model` or `artifact`.
+        pattern: Glob that the whole name matches, case counts.
+    """
+
+    kind: str
+    pattern: str = "*"
+
+
+Field: TypeAlias = Metric | At | Param | Tag | Environment | Count | Attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +161,17 @@ class Like:
     field: Field
     pattern: str
     ignore_case: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """The field is text and matches as a whole.
+
+    `*` stands for any text, `?` for a character, `[a-z]` for one of these, `[!a-z]` for another one.
+    """
+
+    field: Field
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +215,7 @@ class AnyOf:
     conditions: tuple[Condition, ...]
 
 
-Condition: TypeAlias = Compare | OneOf | Like | Contains | HasValue | Not | All | AnyOf
+Condition: TypeAlias = Compare | OneOf | Like | Glob | Contains | HasValue | Not | All | AnyOf
 
 EVERY_RUN = All(())
 

@@ -34,6 +34,7 @@ _COLUMNS = (
     ("mean", "d"),
     ("last_at", "d"),
 )
+_ROW = ("count", "nan_count", "first_step", "last_step", "last", "min", "max", "mean")
 _FIRST_EXTREME, _LAST_COLUMN = 5, 10
 
 
@@ -85,15 +86,20 @@ class PackedFigures(Mapping[str, MetricSummary]):
         return tuple(columns)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Yield name, count, NaN count, last, min, max and mean of each metric; `None` for NaN and what is missing."""
+        """Yield name, count, NaN count, first and last step, last, min, max and mean of each metric.
+
+        `None` stands for NaN and for what is missing.
+        """
         columns = dict(zip((name for name, _code in _COLUMNS), self.columns, strict=True))
-        wanted = [columns[name] for name in ("count", "nan_count", "last", "min", "max", "mean")]
-        for name, count, nan_count, last, lowest, highest, mean in zip(self._rows, *wanted, strict=True):
+        wanted = [
+            columns[name] for name in ("count", "nan_count", "first_step", "last_step", "last", "min", "max", "mean")
+        ]
+        for name, count, nan_count, first, end, last, lowest, highest, mean in zip(self._rows, *wanted, strict=True):
             last = None if last != last else last
             if count == nan_count:
-                yield name, count, nan_count, last, None, None, None
+                yield name, count, nan_count, first, end, last, None, None, None
             else:
-                yield name, count, nan_count, last, lowest, highest, None if mean != mean else mean
+                yield name, count, nan_count, first, end, last, lowest, highest, None if mean != mean else mean
 
     def __getitem__(self, name: str) -> MetricSummary:
         """Return what one metric comes down to."""

@@ -11,6 +11,8 @@ from runstone.index.figures import PackedFigures
 from runstone.status import Status
 from runstone.values import JSON
 
+LEFT_OUT = ("devices", "installed")
+"""Keys of a snapshot that a reader need not write, as are numbers of lists."""
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _KEY = re.compile(r"(?:[^\\.]|\\.)*", re.DOTALL)
 
@@ -45,6 +47,8 @@ class RunRecord:
     tags: dict[str, str] = field(default_factory=dict)
     attempts: int = 1
     is_deleted: bool = False
+    is_pinned: bool = False
+    is_archived: bool = False
     dropped: int = 0
     warnings: int = 0
 
@@ -92,3 +96,18 @@ def split_path(path: str) -> list[str]:
         keys.append(unescaped(match[0]))
         position = match.end() + 1
     return keys
+
+
+def short_name(path: str) -> str:
+    """Return a path of the environment without what a reader may leave out, and without escapes."""
+    return ".".join(key for key in loose_keys(path) if not may_leave_out(key))
+
+
+def may_leave_out(key: str) -> bool:
+    """Return whether a reader may leave out a key of the environment."""
+    return key in LEFT_OUT or (key.isascii() and key.isdigit())
+
+
+def loose_keys(path: str) -> list[str]:
+    """Return the keys of a path, cut at each dot: a package's name may hold some, and is written with them."""
+    return unescaped(path).split(".")

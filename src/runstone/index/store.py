@@ -1,7 +1,7 @@
 """The index file: opened, kept in step with the run folders, asked, and made anew when it is damaged.
 
-Each question first takes in what changed on disk and is answered from the same snapshot. Whatever goes wrong with
-the file (read-only, full, damaged, locked by others for long), the question is answered all the same, if need be
+Each question first takes in what changed on disk and is answered from one state of the tables. Whatever goes wrong
+with the file (read-only, full, damaged, locked by others for long), the question is answered all the same, if need be
 from an index in memory.
 """
 
@@ -9,47 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
+import json
+import math
+import os
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
-
-from sqlalchemy import (
-    Connection,
-    Engine,
-    NullPool,
-    StaticPool,
-    and_,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.exc import DBAPIError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runstone.index import ingest, schema
-from runstone.index.compile import order_by, sql_number, sql_text, where
-from runstone.index.conditions import Condition, Order
-from runstone.index.figures import PackedFigures
-from runstone.index.ingest import Known, Reading
-from runstone.index.records import RunRecord, list_text, unescaped
-from runstone.index.schema import metadata, metrics, params, progress, runs, tags
-from runstone.params import flatten_params
+from runstone.index.conditions import At, Condition, Order
+from runstone.index.details import Details
+from runstone.index.ingest import Before, Changes, Known, Reading, Watch
+from runstone.index.records import RunRecord
+from runstone.index.writing import Names, put, remove, sql_text
+from runstone.runlog.changes import forget_old
 from runstone.runlog.filesystem import choose_backend
-from runstone.values import JSON
+
+if TYPE_CHECKING:
+    from runstone.index.columns import Columns
+    from runstone.index.evaluate import Evaluation
 
 FILE = "index.sqlite"
 _BATCH = 200
-_METRICS_AT_ONCE = 20_000
 _BUSY_S = 30.0
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {
@@ -59,6 +46,10 @@ _UNUSABLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
+_KNOWN = "SELECT folder, mtime_ns, signature, watch, seen_at FROM runs"
+_CANDIDATE = "SELECT id, folder, name, project, started_at, is_deleted FROM runs"
+_NEWEST = "ORDER BY started_at DESC, id DESC"
+_ALL = slice(0, None)
 Answer = TypeVar("Answer")
 
 
@@ -89,22 +80,87 @@ class Candidate:
     is_deleted: bool
 
 
+class Question:
+    """One state of the tables, while it is asked.
+
+    Attributes:
+        connection: In a transaction that reads.
+        now: Seconds since the epoch.
+        cursor: Names the state.
+        troubles: What could not be read.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, columns: Columns, now: float, cursor: str, troubles: tuple[str, ...]
+    ) -> None:
+        from runstone.index.evaluate import Evaluation  # loads NumPy
+
+        self.connection = connection
+        self.columns = columns
+        self.now = now
+        self.cursor = cursor
+        self.troubles = troubles
+        self.evaluation: Evaluation = Evaluation(columns, connection, now)
+
+    def chosen(
+        self,
+        condition: Condition,
+        orders: Sequence[Order] = (),
+        *,
+        deleted: bool | None,
+        archived: bool | None,
+        window: slice = _ALL,
+    ) -> tuple[list[int], int]:
+        """Return the keys of the runs for which a condition holds, in order, and how many they are.
+
+        Args:
+            condition: What must hold.
+            orders: What to sort by; then, newest first.
+            deleted: Whether they must be deleted, or must not; `None`: no matter.
+            archived: The same of archived ones.
+            window: Which of the keys are wanted.
+        """
+        slots = self.evaluation.chosen(condition, deleted=deleted, archived=archived)
+        ordered = self.evaluation.ordered(slots, orders, window.stop)
+        keys: list[int] = self.columns.keys[ordered[window]].tolist()
+        return keys, len(slots)
+
+    def records(self, keys: Sequence[int]) -> tuple[RunRecord, ...]:
+        """Return what tables show of runs."""
+        statement = "SELECT run, record, figures FROM records WHERE run IN (SELECT value FROM json_each(?))"
+        rows = {row[0]: row[1:] for row in self.connection.execute(statement, (json.dumps(keys),))}
+        return tuple(RunRecord.from_stored(*rows[key]) for key in keys)
+
+
 class Index:
-    """The index of one workspace. A handle: close it, or use it in a `with` block. For one thread.
+    """The index of one workspace. A handle: close it, or use it in a `with` block. Threads may share it.
 
     Args:
         workspace: Folder of the workspace.
         clock: Seconds since the epoch.
         busy_s: How long to wait for other processes before doing without the file.
+        refresh_s: Take in what changed at most so often; 0: at each question.
     """
 
-    def __init__(self, workspace: Path, *, clock: Callable[[], float] = time.time, busy_s: float = _BUSY_S) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        busy_s: float = _BUSY_S,
+        refresh_s: float = 0.0,
+    ) -> None:
         self._workspace = workspace
+        self._refresh_s = refresh_s
+        self._refreshed_at = -math.inf
         self._clock = clock
         self._busy_s = busy_s
         self._is_in_memory = False
-        self._troubles: dict[str, str] = {}
-        self._engine = self._file_engine()
+        self._names = Names()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._columns: Columns | None = None
+        self._lock = threading.RLock()
 
     @property
     def is_in_memory(self) -> bool:
@@ -121,12 +177,44 @@ class Index:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._engine.dispose()
+        with self._lock:
+            self._disconnect()
 
     # --- questions ------------------------------------------------------------------------------------------
 
+    def ask(self, answer: Callable[[Question], Answer]) -> Answer:
+        """Take in what changed, then answer from one state, whatever state the file is in."""
+        with self._lock:
+            deadline = time.monotonic() + self._busy_s
+            was_rebuilt = False
+            while True:
+                try:
+                    return self._refresh_and_ask(answer)
+                except (
+                    sqlite3.Error,
+                    ValueError,
+                    TypeError,
+                    LookupError,
+                ) as error:  # the latter: what is in it is damaged
+                    if self._is_in_memory:
+                        raise
+                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                    if code in _BUSY and time.monotonic() < deadline:
+                        time.sleep(0.02)
+                    elif code in _BUSY or code in _UNUSABLE or was_rebuilt:
+                        self._go_without_file()
+                    else:
+                        was_rebuilt = True
+                        self._rebuild()
+
     def find(
-        self, condition: Condition, *, orders: Sequence[Order] = (), limit: int | None = None, deleted: bool = False
+        self,
+        condition: Condition,
+        *,
+        orders: Sequence[Order] = (),
+        limit: int | None = None,
+        deleted: bool = False,
+        archived: bool | None = None,
     ) -> Page:
         """Return the runs for which a condition holds.
 
@@ -135,304 +223,284 @@ class Index:
             orders: What to sort by; then, newest first.
             limit: At most this many.
             deleted: Those that were deleted, instead of those that were not.
+            archived: Those that were archived, or those that were not; `None`: both.
         """
-        now = self._clock()
-        matching = and_(runs.c.is_deleted == int(deleted), where(condition, now))
-        found = select(runs.c.record, runs.c.figures).where(matching).order_by(*order_by(orders, now)).limit(limit)
-        count = select(func.count()).select_from(runs).where(matching)
 
-        def ask(connection: Connection) -> tuple[tuple[RunRecord, ...], int]:
-            records = tuple(RunRecord.from_stored(*row) for row in connection.execute(found))
-            is_cut = limit is not None and len(records) >= limit
-            return records, int(connection.execute(count).scalar_one()) if is_cut else len(records)
+        def answer(question: Question) -> Page:
+            keys, total = question.chosen(condition, orders, deleted=deleted, archived=archived, window=slice(0, limit))
+            return Page(question.records(keys), total, question.troubles)
 
-        records, total = self._answer(ask)
-        return Page(records, total, tuple(self._troubles.values()))
+        return self.ask(answer)
 
     def candidates(self, reference: str) -> list[Candidate]:
         """Return the runs whose name is `reference`, or whose id begins or ends with it; newest first."""
-        text = sql_text(reference)
-        tests = [runs.c.name == text]
+        condition, bound = "name = ?", [sql_text(reference)]
         part = reference.lower()
         if re.fullmatch(r"[a-z0-9_-]{4,64}", part):  # so it holds no wildcard
-            tests += [runs.c.id.op("GLOB", is_comparison=True)(f"{part}*")]
-            tests += [runs.c.id.op("GLOB", is_comparison=True)(f"*{part}")]
-        return self._candidates(or_(*tests))
+            condition, bound = f"{condition} OR id GLOB ? OR id GLOB ?", [*bound, f"{part}*", f"*{part}"]
+        return self._candidates(f"WHERE {condition} {_NEWEST}", bound)
 
     def recent(self, limit: int = 2_000) -> list[Candidate]:
         """Return the runs that began last, deleted ones left out."""
-        return self._candidates(runs.c.is_deleted == 0, limit)
+        return self._candidates(f"WHERE is_deleted = 0 {_NEWEST} LIMIT ?", [limit])
 
-    def _candidates(self, test: Any, limit: int | None = None) -> list[Candidate]:
-        columns = (runs.c.id, runs.c.folder, runs.c.name, runs.c.project, runs.c.started_at, runs.c.is_deleted)
-        query = select(*columns).where(test).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(limit)
-        rows = self._answer(lambda connection: list(connection.execute(query)))
-        return [Candidate(*row[:5], is_deleted=bool(row[5])) for row in rows]
+    def _candidates(self, rest: str, bound: list[Any]) -> list[Candidate]:
+        def answer(question: Question) -> list[Candidate]:
+            rows = question.connection.execute(f"{_CANDIDATE} {rest}", bound)
+            return [Candidate(*row[:-1], is_deleted=bool(row[-1])) for row in rows]  # type: ignore[misc]
+
+        return self.ask(answer)
 
     # --- keeping in step ------------------------------------------------------------------------------------
 
-    def _answer(self, ask: Callable[[Connection], Answer]) -> Answer:
-        """Take in what changed, then ask, whatever state the file is in."""
-        deadline = time.monotonic() + self._busy_s
-        was_rebuilt = False
-        while True:
-            try:
-                return self._refresh_and_ask(ask)
-            except (DBAPIError, ValueError, TypeError, LookupError) as error:  # the latter: what is in it is damaged
-                if self._is_in_memory:
-                    raise
-                code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
-                if code in _BUSY and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                elif code in _BUSY or code in _UNUSABLE or was_rebuilt:
-                    self._go_without_file()
-                else:
-                    was_rebuilt = True
-                    self._rebuild()
+    def _refresh_and_ask(self, answer: Callable[[Question], Answer]) -> Answer:
+        connection = self._connect()
+        try:
+            if time.monotonic() - self._refreshed_at >= self._refresh_s:
+                self._refresh(connection)
+                self._refreshed_at = time.monotonic()
+            with _transaction(connection, "BEGIN"):
+                state = _state(connection)
+                columns = self._in_step(connection, state)
+                troubles = tuple(
+                    row[0]
+                    for row in connection.execute("SELECT trouble FROM unread WHERE trouble != '' ORDER BY folder")
+                )
+                cursor = f"{state['identity']}.{state['revision']}"
+                found = answer(Question(connection, columns, self._clock(), cursor, troubles))
+            self._keep_learned(connection, int(state["revision"]))
+            return found
+        except BaseException:
+            self._names.clear()  # what was rolled back must not be taken for there
+            raise
 
-    def _refresh_and_ask(self, ask: Callable[[Connection], Answer]) -> Answer:
-        on_disk = ingest.scan(self._workspace)
-        with self._transaction("BEGIN") as connection:
-            known = _known(connection)
-            if known is not None:
-                changes = ingest.changes(self._workspace, on_disk, known)
-                if not changes:
-                    return ask(connection)
-        if known is None:
-            with self._transaction("BEGIN IMMEDIATE") as connection:
+    def _in_step(self, connection: sqlite3.Connection, state: dict[str, Any]) -> Columns:
+        from runstone.index.columns import Columns  # loads NumPy
+
+        if self._columns is None:
+            self._columns = Columns(self._read_points)
+        try:
+            self._columns.refresh(connection, str(state["identity"]), int(state["revision"]))
+        except BaseException:
+            self._columns = None
+            raise
+        return self._columns
+
+    def _refresh(self, connection: sqlite3.Connection) -> None:
+        """Make the tables as the disk. It is looked at outside of transactions, so that no process waits for that."""
+        with _transaction(connection, "BEGIN"):
+            before = _before(connection)
+        if before is not None:
+            changes = ingest.find_changes(self._workspace, before, States(connection))
+            keeps_time = changes.scanned_at and max(changes.scan_s, before.scan_s) >= ingest.SMALL_S
+            if not changes and not keeps_time and changes.feed == dict(before.feed):
+                return
+        else:
+            with _transaction(connection, "BEGIN IMMEDIATE"):
                 _make_tables(connection)
-            changes = ingest.changes(self._workspace, on_disk, {})
-        # Files are read outside of transactions, so that no process waits for another's reading.
-        batches = [changes.stale[start : start + _BATCH] for start in range(0, len(changes.stale), _BATCH)] or [[]]
+            self._names.clear()
+            changes = ingest.find_changes(self._workspace, Before(), States(connection))
+        stale = list(changes.stale)
+        batches = [stale[start : start + _BATCH] for start in range(0, len(stale), _BATCH)] or [[]]
         for batch in batches[:-1]:
-            readings = self._read(batch, on_disk)
-            with self._transaction("BEGIN IMMEDIATE") as connection:
-                _put(connection, readings)
-        readings = self._read(batches[-1], on_disk)
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            _put(connection, readings)
-            _confirm(connection, changes)
-            return ask(connection)
+            readings = self._read(connection, batch, changes.stale)
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                put(connection, self._names, readings)
+        readings = self._read(connection, batches[-1], changes.stale)
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            if readings:
+                put(connection, self._names, readings)
+            _confirm(connection, self._names, changes)
+        if changes.scanned_at:
+            forget_old(self._workspace)
 
-    def _read(self, folders: Sequence[str], on_disk: dict[str, int]) -> list[Reading]:
+    def _read(self, connection: sqlite3.Connection, folders: Sequence[str], mtimes: dict[str, int]) -> list[Reading]:
         if not folders:
             return []
-        with self._transaction("BEGIN") as connection:
-            query = select(runs.c.folder, progress.c.state).join(progress, progress.c.run == runs.c.key)
-            before = {row[0]: row[1] for row in connection.execute(query.where(runs.c.folder.in_(folders)))}
-        readings = [ingest.read(self._workspace, name, on_disk[name], before.get(name)) for name in folders]
-        for reading in readings:
-            self._troubles.pop(reading.folder, None)
-            if reading.trouble:
-                self._troubles[reading.folder] = reading.trouble
-        return readings
+        statement = (
+            "SELECT folder, state, details FROM runs JOIN records ON records.run = key LEFT JOIN progress "
+            "ON progress.run = key WHERE folder IN (SELECT value FROM json_each(?))"
+        )
+        with _transaction(connection, "BEGIN"):
+            rows = connection.execute(statement, (_listed(folders),)).fetchall()
+        before = {row[0]: (row[1], Details.from_json(row[2])) for row in rows}
+        return [
+            ingest.read(self._workspace, folder, mtimes[folder], *before.get(folder, (None, None)))
+            for folder in folders
+        ]
+
+    def _read_points(self, field: At, keys: Sequence[int]) -> list[tuple[int, float | None, bool]]:
+        connection = self._connect()
+        statement = "SELECT key, folder FROM runs WHERE key IN (SELECT value FROM json_each(?))"
+        rows = connection.execute(statement, (json.dumps(list(keys)),)).fetchall()
+        return [(key, *ingest.value_at(self._workspace / "runs" / folder, field)) for key, folder in rows]
+
+    def _keep_learned(self, connection: sqlite3.Connection, revision: int) -> None:
+        """Keep the values at steps that were read for this question, of runs that have not changed since."""
+        if connection.execute("SELECT 1 FROM temp.learned LIMIT 1").fetchone() is None:
+            return
+        with contextlib.suppress(sqlite3.OperationalError), _transaction(connection, "BEGIN IMMEDIATE"):
+            connection.execute(
+                "INSERT OR REPLACE INTO points SELECT learned.* FROM temp.learned JOIN runs ON key = run "
+                "WHERE revision <= ?",
+                (revision,),
+            )
+        connection.execute("DELETE FROM temp.learned")
 
     # --- the file -------------------------------------------------------------------------------------------
 
-    def _file_engine(self) -> Engine:
+    def _connect(self) -> sqlite3.Connection:
+        """Return the connection; a new one where the file was deleted, or another put in its place."""
+        path = self._workspace / FILE
+        if self._connection is not None and (self._is_in_memory or _identity(path) == self._file):
+            return self._connection
+        self._disconnect()
+        if self._is_in_memory:
+            self._connection = _opened(":memory:", self._busy_s, [])
+            return self._connection
         # On network file systems the shared memory of WAL is not shared between machines.
         journal = "WAL" if choose_backend(self._workspace) == "mmap" else "DELETE"
-        path = self._workspace / FILE
-        return _engine(
-            lambda: sqlite3.connect(path, timeout=self._busy_s, isolation_level=None),
-            NullPool,
-            [f"PRAGMA journal_mode = {journal}", "PRAGMA synchronous = NORMAL"],
-        )
+        pragmas = [f"PRAGMA journal_mode = {journal}", "PRAGMA synchronous = NORMAL", "PRAGMA mmap_size = 268435456"]
+        self._connection = _opened(str(path), self._busy_s, pragmas)
+        self._file = _identity(path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._file, self._columns = None, None, None
+        self._refreshed_at = -math.inf
+        self._names.clear()
 
     def _go_without_file(self) -> None:
-        self._engine.dispose()
+        self._disconnect()
         self._is_in_memory = True
-        self._engine = _engine(lambda: sqlite3.connect(":memory:", isolation_level=None), StaticPool, [])
 
     def _rebuild(self) -> None:
         """Remove a damaged file, one process at a time; others may have made a new one when the turn comes."""
-        self._engine.dispose()
+        self._disconnect()
         with contextlib.suppress(OSError), (self._workspace / f"{FILE}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if _is_sound(self._workspace / FILE):
+            if is_sound(self._workspace / FILE):
                 return
             for suffix in ("", "-wal", "-shm", "-journal"):
                 (self._workspace / f"{FILE}{suffix}").unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql(begin)
-            try:
-                yield connection
-            except BaseException:
-                with contextlib.suppress(DBAPIError):
-                    connection.exec_driver_sql("ROLLBACK")
-                raise
-            connection.exec_driver_sql("COMMIT")
 
-
-def _engine(connect: Callable[[], sqlite3.Connection], pool: type[Any], pragmas: Sequence[str]) -> Engine:
-    # AUTOCOMMIT: transactions are begun by hand, since a writer must say so from the start (BEGIN IMMEDIATE).
-    engine = create_engine("sqlite://", creator=connect, poolclass=pool, isolation_level="AUTOCOMMIT")
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.create_function("casefold", 1, _casefold, deterministic=True)
-        for pragma in (*pragmas, "PRAGMA foreign_keys = ON"):
+def _opened(path: str, busy_s: float, pragmas: Sequence[str]) -> sqlite3.Connection:
+    # No transactions but those begun by hand, since a writer must say so from the start (BEGIN IMMEDIATE).
+    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in (*pragmas, "PRAGMA temp_store = MEMORY"):
             connection.execute(pragma)
+        connection.execute(
+            "CREATE TEMP TABLE learned (name INTEGER, step INTEGER, run INTEGER, is_there INTEGER, value REAL)"
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
-    return engine
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
-def _casefold(text: object) -> str | None:
-    return text.casefold() if isinstance(text, str) else None
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
-def _is_sound(path: Path) -> bool:
+def is_sound(path: Path) -> bool:
+    """Return whether a file is an index of this version, and whole."""
     with (
         contextlib.suppress(sqlite3.Error, UnicodeDecodeError),  # the latter: a message that quotes what is damaged
         contextlib.closing(sqlite3.connect(path)) as connection,
     ):
         if connection.execute("PRAGMA user_version").fetchone()[0] != schema.SCHEMA:
             return False
-        for table in metadata.tables.values():
-            columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table.name,))
-            if {row[0] for row in columns} != set(table.columns.keys()):
-                return False
+        if any(set(schema.columns_of(connection, table)) != names for table, names in schema.columns().items()):
+            return False
         return bool(connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
     return False
 
 
-def _known(connection: Connection) -> dict[str, Known] | None:
-    """Return the state in which each folder was read; `None` where the tables are missing or of another version."""
-    if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != schema.SCHEMA:
+def _state(connection: sqlite3.Connection) -> dict[str, Any]:
+    return dict(connection.execute("SELECT name, value FROM state"))
+
+
+def _before(connection: sqlite3.Connection) -> Before | None:
+    """Return what the index knows; `None` where the tables are missing or of another version."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] != schema.SCHEMA:
         return None
-    query = select(runs.c.folder, runs.c.mtime_ns, runs.c.signature, runs.c.is_over, runs.c.seen_at)
-    return {row[0]: Known(row[1], row[2], bool(row[3]), row[4]) for row in connection.execute(query)}
+    state = _state(connection)
+    watched = _known(connection.execute(f"{_KNOWN} WHERE watch > 0 AND watch < ?", (int(Watch.SILENT),)))
+    unread = frozenset(row[0] for row in connection.execute("SELECT folder FROM unread"))
+    return Before(json.loads(state["feed"]), float(state["scanned_at"]), float(state["scan_s"]), watched, unread)
 
 
-def _make_tables(connection: Connection) -> None:
+class States:
+    """In which states run folders were seen, from the tables."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def settled(self) -> dict[str, int]:
+        """Return the settled ones, with their time of change."""
+        return dict(self._connection.execute("SELECT folder, mtime_ns FROM runs WHERE watch = 0"))
+
+    def unsettled(self) -> dict[str, Known]:
+        """Return the others."""
+        return _known(self._connection.execute(f"{_KNOWN} WHERE watch > 0"))
+
+    def of(self, folders: Iterable[str]) -> dict[str, Known]:
+        """Return those of some folders, as far as they are known."""
+        statement = f"{_KNOWN} WHERE folder IN (SELECT value FROM json_each(?))"  # noqa: S608 (names of ours)
+        return _known(self._connection.execute(statement, (_listed(folders),)))
+
+
+def _known(rows: Iterable[Sequence[Any]]) -> dict[str, Known]:
+    return {row[0]: Known(row[1], row[2], Watch(row[3]), row[4]) for row in rows}
+
+
+def _listed(folders: Iterable[str]) -> str:
+    return json.dumps(list(folders))
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
     """Make the tables, unless another process did so in the meantime; those of another version are dropped."""
-    if connection.exec_driver_sql("PRAGMA user_version").scalar_one() == schema.SCHEMA:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == schema.SCHEMA:
         return
-    found = connection.exec_driver_sql(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
-    )
-    for name in list(found.scalars()):
-        quoted = connection.dialect.identifier_preparer.quote_identifier(name)
-        connection.exec_driver_sql(f"DROP TABLE {quoted}")
-    metadata.create_all(connection, checkfirst=False)
-    connection.exec_driver_sql(f"PRAGMA user_version = {schema.SCHEMA}")
+    found = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+    for (name,) in connection.execute(found).fetchall():
+        quoted = name.replace('"', '""')
+        connection.execute(f'DROP TABLE "{quoted}"')
+    for statement in schema.statements():
+        connection.execute(statement)
+    state = {"identity": os.urandom(8).hex(), "revision": 0, "scanned_at": 0.0, "scan_s": 0.0, "feed": "{}"}
+    connection.executemany("INSERT INTO state (name, value) VALUES (?, ?)", state.items())
+    connection.execute(f"PRAGMA user_version = {schema.SCHEMA}")
 
 
-def _confirm(connection: Connection, changes: ingest.Changes) -> None:
+def _confirm(connection: sqlite3.Connection, names: Names, changes: Changes) -> None:
     for folder, state in changes.confirmed.items():
-        is_same = and_(runs.c.folder == folder, runs.c.signature == state.signature)
-        connection.execute(update(runs).where(is_same).values(seen_at=state.seen_at))
-    for folder in changes.gone:
-        connection.execute(delete(runs).where(runs.c.folder == folder))
-
-
-def _put(connection: Connection, readings: Sequence[Reading]) -> None:
-    """Put readings into the tables, except where another process has put a later one."""
-    folders = [reading.folder for reading in readings]
-    columns = (runs.c.folder, runs.c.key, runs.c.seen_at, runs.c.record, runs.c.figures)
-    standing = {row.folder: row for row in connection.execute(select(*columns).where(runs.c.folder.in_(folders)))}
-    new: list[tuple[int, RunRecord]] = []
-    for reading in readings:
-        row = standing.get(reading.folder)
-        if row is not None and row.seen_at > reading.known.seen_at:
-            continue
-        if reading.record is None:
-            if row is not None:
-                connection.execute(delete(runs).where(runs.c.key == row.key))
-            continue
-        text, figures = reading.record.to_json(), reading.record.metrics.data
-        values = {
-            **_run_row(reading.record),
-            "record": text,
-            "figures": figures,
-            "mtime_ns": reading.known.mtime_ns,
-            "signature": reading.known.signature,
-            "is_over": int(reading.known.is_over),
-            "seen_at": reading.known.seen_at,
-        }
-        if row is None:
-            key = connection.execute(insert(runs).values(values)).lastrowid
-        else:
-            key = row.key
-            connection.execute(update(runs).where(runs.c.key == key).values(values))
-        if row is None or row.record != text:
-            for table in (params, tags) if row is not None else ():
-                connection.execute(delete(table).where(table.c.run == key))
-            new.append((key, reading.record))
-        if row is None or row.figures != figures:
-            before = PackedFigures(row.figures) if row is not None else None
-            _put_metrics(connection, key, before, reading.record.metrics)
-        connection.execute(delete(progress).where(progress.c.run == key))
-        if reading.progress is not None:
-            connection.execute(insert(progress).values(run=key, state=reading.progress))
-    _put_rows(connection, params, [row for key, record in new for row in _param_rows(key, record.params)])
-    _put_rows(connection, tags, [row for key, record in new for row in _tag_rows(key, record.tags)])
-
-
-def _put_metrics(connection: Connection, run: int, before: PackedFigures | None, now: PackedFigures) -> None:
-    """Put what metrics come down to into their table: of a run that lives, those that went on."""
-    standing = {row[0]: row for row in _metric_rows(run, before)} if before is not None else {}
-    changed = (row for row in _metric_rows(run, now) if standing.pop(row[0], None) != row)
-    statement = (
-        "INSERT OR REPLACE INTO metrics (name, run, count, nan_count, last, min, max, mean) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    )
-    while rows := list(itertools.islice(changed, _METRICS_AT_ONCE)):
-        connection.exec_driver_sql(statement, rows)
-    for name in standing:
-        connection.execute(delete(metrics).where(metrics.c.run == run, metrics.c.name == name))
-
-
-def _put_rows(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
-
-
-def _run_row(record: RunRecord) -> dict[str, Any]:
-    texts = ("id", "folder", "project", "name", "group", "notes", "parent", "failure")
-    row: dict[str, Any] = {
-        name: sql_text(value) if (value := getattr(record, name)) is not None else None for name in texts
-    }
-    return {
-        **row,
-        "status": record.status.value,
-        "started_at": record.started_at,
-        "ended_at": record.ended_at,
-        "attempts": record.attempts,
-        "is_deleted": int(record.is_deleted),
-    }
-
-
-def _param_rows(run: int, nested: dict[str, JSON]) -> Iterable[dict[str, Any]]:
-    rows = {}
-    for path, value in flatten_params(nested).items():
-        kind, number, text = _typed(value)
-        path = sql_text(path)  # may make two paths one: keys may hold what SQLite cannot search
-        rows[path] = {"run": run, "path": path, "name": unescaped(path), "kind": kind, "number": number, "text": text}
-    return rows.values()
-
-
-def _typed(value: JSON) -> tuple[str, int | float | None, str | None]:
-    """Return kind, number and text under which a param is found. A list is found by its JSON text."""
-    match value:
-        case None:
-            return schema.NULL, None, None
-        case bool():
-            return schema.BOOL, int(value), None
-        case int() | float():
-            return schema.NUMBER, sql_number(value), None
-        case str():
-            return schema.TEXT, None, sql_text(value)
-        case _:
-            return schema.TEXT, None, sql_text(list_text(value))
-
-
-def _tag_rows(run: int, values: dict[str, str]) -> Iterator[dict[str, Any]]:
-    return ({"run": run, "name": sql_text(name), "text": sql_text(text)} for name, text in values.items())
-
-
-def _metric_rows(run: int, figures: PackedFigures) -> Iterator[tuple[Any, ...]]:
-    return ((sql_text(name), run, *rest) for name, *rest in figures.rows())
+        connection.execute(
+            "UPDATE runs SET watch = ?, seen_at = ? WHERE folder = ? AND signature = ? AND seen_at <= ?",
+            (int(state.watch), state.seen_at, folder, state.signature, state.seen_at),
+        )
+    remove(connection, names, changes.gone)
+    now = {"feed": json.dumps(changes.feed)}
+    if changes.scanned_at:
+        now |= {"scanned_at": str(changes.scanned_at), "scan_s": str(changes.scan_s)}
+    connection.executemany("UPDATE state SET value = ? WHERE name = ?", [(value, name) for name, value in now.items()])

@@ -85,6 +85,11 @@ def model_key(name: str, version: object) -> str:
     return f"model:{name}@{version}"
 
 
+def incident_key(name: str, number: object) -> str:
+    """Return the key of an incident of a model."""
+    return f"incident:{name}#{number}"
+
+
 # --- histories ------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +149,22 @@ def _add_model(graph: Graph, ledger: Ledger, blobs: Blobs | None) -> None:
         for alias in version.aliases:
             graph.add(Node(f"alias:{state.name}@{alias}", "alias", f"@{alias}", facts={"name": state.name}))
             graph.join(key, f"alias:{state.name}@{alias}", "stands")
+        for one in version.deployments:
+            if one.is_standing:
+                place = f"deployment:{state.name}@{one.target}"
+                facts = {"name": state.name, "url": one.url, "replicas": one.replicas}
+                graph.add(Node(place, "deployment", one.target, one.at, facts=facts))
+                graph.join(key, place, "stands")
+        for incident in version.incidents:
+            found = incident_key(state.name, incident.number)
+            facts = {
+                "name": state.name,
+                "kind": incident.kind,
+                "summary": incident.summary,
+                "is_open": incident.is_open,
+            }
+            graph.add(Node(found, "incident", str(incident), incident.opened_at, facts=facts))
+            graph.join(key, found, "caused")
         if blobs is not None:
             for content in _contents(version, blobs):
                 graph.join(f"artifact:{content}", key, "derived")
@@ -164,6 +185,7 @@ def _model_node(version: ModelVersion) -> Node:
         "stage": version.stage,
         "aliases": list(version.aliases),
         "approval": version.approval.state,
+        "deployed": [one.target for one in version.deployments if one.is_standing],
         "withdrawn": version.withdrawn,
     }
     return Node(model_key(version.model, version.version), "model", str(version), version.registered_at, facts=facts)
@@ -253,7 +275,9 @@ def _add_run(graph: Graph, run: _Run, versions: Mapping[tuple[str, str], str]) -
     for link in run.links:
         with contextlib.suppress(TypeError, KeyError):
             end = _end_of(graph, link, versions)
-            if link["event"] == "input":
+            if link["event"] == "input" and link["kind"] == "incident":
+                graph.join(end, key, "caused", _text(link.get("role")))
+            elif link["event"] == "input":
                 graph.join(end, key, "used", _text(link.get("role")))
             else:
                 graph.join(key, end, "made", _text(link.get("role")))
@@ -270,6 +294,8 @@ def _end_of(graph: Graph, link: Mapping[str, Any], versions: Mapping[tuple[str, 
         short = str(content)[:_SHOWN_HASH] if content else "?"
         key = known or dataset_key(name, version or short)
         label = f"{name}@{version or short}"
+    elif kind == "incident":
+        key, label = incident_key(name, version), f"{name}#{version}"
     else:
         key, label = model_key(name, version), f"{name}@{version}"
     if key not in graph.nodes:
@@ -300,4 +326,4 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-__all__ = ["build", "dataset_key", "model_key"]
+__all__ = ["build", "dataset_key", "incident_key", "model_key"]

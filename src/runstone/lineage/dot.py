@@ -14,6 +14,8 @@ _SHAPES = {
     "artifact": "note",
     "stage": "house",
     "alias": "tag",
+    "deployment": "box3d",
+    "incident": "octagon",
 }
 
 

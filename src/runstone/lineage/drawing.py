@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,13 +16,14 @@ from html import escape
 
 from runstone.lineage.graph import Edge, Lineage, Node
 
-WIDTH, HEIGHT = 212.0, 48.0
-_GAP_X, _GAP_Y, _MARGIN = 72.0, 16.0, 24.0
+WIDTH, HEIGHT = 178.0, 48.0
+_GAP_X, _GAP_Y, _MARGIN = 46.0, 16.0, 12.0
 _GROUP_HEAD = 22.0
 _ALIKE = 6
 _SWEEPS = 24
-_LEAST_SCALE = 0.6
-_CHARACTERS = 23
+_LEAST_SCALE = 0.75  # below, the second line of a box cannot be read
+_CHARACTERS = 20
+_MOST_LABELS = 1
 
 
 @dataclass(slots=True)
@@ -59,7 +60,11 @@ def to_svg(found: Lineage) -> str:
         '<path d="M0 0L8 4L0 8z" class="head"/></marker></defs>',
     ]
     parts += _groups(boxes)
-    parts += [_edge(found, edge, path) for edge, path in paths]
+    told: Counter[tuple[str, str | None]] = Counter()
+    for edge, path in paths:
+        told[edge.source, edge.role] += 1  # many edges from one node with one role need not say it each
+        is_bad = all(key in found.tainted or nodes[key].facts.get("is_tainted") for key in (edge.source, edge.target))
+        parts.append(_edge(edge, path, is_bad=is_bad, is_labelled=told[edge.source, edge.role] <= _MOST_LABELS))
     parts += [_node(found, node, boxes[key]) for key, node in nodes.items()]
     return "\n".join([*parts, "</svg>"])
 
@@ -240,7 +245,7 @@ def _groups(boxes: dict[str, _Box]) -> list[str]:
     return parts
 
 
-def _edge(found: Lineage, edge: Edge, path: Sequence[_Box]) -> str:
+def _edge(edge: Edge, path: Sequence[_Box], *, is_bad: bool, is_labelled: bool) -> str:
     is_back = path[-1].layer <= path[0].layer
     points = [(path[0].x + WIDTH, path[0].y + HEIGHT / 2)]
     points += [(box.x + part, box.y + box.height / 2) for box in path[1:-1] for part in (0.0, WIDTH)]
@@ -254,11 +259,10 @@ def _edge(found: Lineage, edge: Edge, path: Sequence[_Box]) -> str:
         else:
             bend = (to_x - x) / 2
             drawn += f"C{x + bend:.1f} {y:.1f} {to_x - bend:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
-    is_bad = edge.source in found.tainted and edge.target in found.tainted
     classes = f"edge {edge.relation}{' bad' if is_bad else ''}"
     told = f"{edge.relation}{f' as {edge.role}' if edge.role else ''}"
     label = ""
-    if edge.role:
+    if edge.role and is_labelled:
         (x, y), (to_x, to_y) = points[-2], points[-1]
         at = f'x="{(x + to_x) / 2:.1f}" y="{(y + to_y) / 2 - 4:.1f}"'
         label = f'<text class="role" {at}>{_text(_cut(edge.role, 10))}</text>'
@@ -295,13 +299,17 @@ def _second_line(found: Lineage, node: Node) -> str:
         case "run" if not facts.get("is_missing"):
             return f"run · {facts.get('status') or 'no end told'} · {node.key[-8:]}"
         case "model":
-            return " · ".join(["model", facts.get("stage") or "none", *[f"@{a}" for a in facts.get("aliases") or ()]])
+            return " · ".join([facts.get("stage") or "none", *[f"@{a}" for a in facts.get("aliases") or ()]])
         case "dataset" | "artifact":
-            return " · ".join(part for part in (node.kind, str(facts.get("hash") or "")[:8], day[:10]) if part)
+            return " · ".join(part for part in (str(facts.get("hash") or "")[:8], day[:10]) if part)
         case "stage":
             return f"stage of {facts.get('name')}"
         case "alias":
             return f"alias of {facts.get('name')}"
+        case "deployment":
+            return f"deployment of {facts.get('name')}"
+        case "incident" if "summary" in facts:
+            return f"{'open' if facts.get('is_open') else 'closed'} · {facts['summary']}"
         case "source":
             return "raw data"
         case _:
@@ -341,8 +349,10 @@ _STYLE = (
     ".lineage .head{fill:var(--l-soft)}.lineage .group rect{fill:none;stroke:var(--l-line);stroke-dasharray:3 3}"
     ".lineage .group text{fill:var(--l-soft);font-size:11px}"
     ".lineage .source .bar{fill:#8d6e63}.lineage .dataset .bar{fill:#00838f}.lineage .run .bar{fill:#5e6ad2}"
-    ".lineage .model .bar{fill:#b26a00}.lineage .artifact .bar{fill:#78909c}.lineage .stage .bar{fill:#2e7d32}"
-    ".lineage .alias .bar{fill:#7b1fa2}.lineage .root .box{stroke:var(--l-ink);stroke-width:2}"
+    ".lineage .model .bar{fill:#b26a00}.lineage .artifact .bar{fill:#78909c}.lineage .incident .bar{fill:#c62828}"
+    ".lineage .stage .bar{fill:#2e7d32}"
+    ".lineage .alias .bar{fill:#7b1fa2}.lineage .deployment .bar{fill:#c2185b}"
+    ".lineage .root .box{stroke:var(--l-ink);stroke-width:2}"
     ".lineage .revoked .box{stroke:var(--l-bad);stroke-width:2}"
     ".lineage .revoked .more{fill:var(--l-bad);font-weight:600}"
     ".lineage .tainted .box{stroke:var(--l-bad);stroke-dasharray:5 3}.lineage .bad{stroke:var(--l-bad)}"

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["source", "dataset", "run", "model", "artifact", "stage", "alias"]
-Relation = Literal["read", "used", "made", "derived", "stands", "nested"]
+Kind = Literal["source", "dataset", "run", "model", "artifact", "stage", "alias", "deployment", "incident"]
+Relation = Literal["read", "used", "made", "derived", "stands", "nested", "caused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Node:
 
     Attributes:
         key: What it is called everywhere: `run:<id>`, `dataset:<name>@<version>`, `model:<name>@<version>`,
-            `artifact:<hash>`, `source:<path or URL>`, `stage:<model>@<stage>`, `alias:<model>@<alias>`.
+            `artifact:<hash>`, `source:<path or URL>`, `stage:<model>@<stage>`, `alias:<model>@<alias>`,
+            `deployment:<model>@<place>`, `incident:<model>#<number>`.
         kind: What it is.
         label: For people.
         at: When it came to be, in seconds since the Unix epoch; 0 where nobody knows.
@@ -47,7 +48,8 @@ class Edge:
     Attributes:
         source, target: Keys of nodes.
         relation: `read` (raw data by a dataset), `used` (by a run), `made` (by a run), `derived`, `stands` (a version
-            in a stage or under an alias), `nested` (a run inside another).
+            in a stage, under an alias or at a place), `nested` (a run inside another), `caused` (an incident by the
+            version that has it, a run by an incident): nothing is inherited by that.
         role: What it was used as, such as `train`.
     """
 
@@ -89,8 +91,13 @@ class Graph:
             if edge.relation == "nested":
                 yield edge, edge.source, True
 
-    def reach(self, start: str, *, is_down: bool, depth: int | None = None) -> tuple[dict[str, int], dict[Edge, None]]:
-        """Return what lies above or below a node: keys with their distance, and the edges on the way."""
+    def reach(
+        self, start: str, *, is_down: bool, depth: int | None = None, with_causes: bool = False
+    ) -> tuple[dict[str, int], dict[Edge, None]]:
+        """Return what lies above or below a node: keys with their distance, and the edges on the way.
+
+        What an incident has led to descends from the version that had it only `with_causes`: it is no worse for that.
+        """
         distances = {start: 0}
         edges: dict[Edge, None] = {}
         seen = {(start, False)}
@@ -100,6 +107,8 @@ class Graph:
             if depth is not None and distance >= depth:
                 continue
             for edge, target, is_outer in self.steps(key, is_down=is_down, is_via_inner=is_via_inner):
+                if edge.relation == "caused" and not with_causes:
+                    continue
                 edges[edge] = None
                 distances.setdefault(target, distance + 1)
                 if (target, is_outer) not in seen and (target, False) not in seen:
@@ -120,7 +129,7 @@ class Graph:
         edges: dict[Edge, None] = {}
         for is_wanted, is_down in ((up, False), (down, True)):
             if is_wanted:
-                distances, found = self.reach(root, is_down=is_down, depth=depth)
+                distances, found = self.reach(root, is_down=is_down, depth=depth, with_causes=True)
                 keys |= dict.fromkeys(distances)
                 edges |= found
         return Lineage(root, {key: self.node(key) for key in keys}, list(edges), self._tainted(keys), self)

@@ -1,7 +1,7 @@
 """Lineage as PROV-JSON.
 
 Source: Huynh, Jewell, Keshavarz, Michaelides, Yang, Moreau, "The PROV-JSON Serialization", W3C Member Submission 2013.
-Runs are activities; data, models, stages and aliases are entities; who registered them are agents.
+Runs are activities; data, models, stages, aliases and deployments are entities; who registered them are agents.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def _relation(edge: Edge) -> tuple[str, dict[str, Any]]:
             return "wasGeneratedBy", {"prov:entity": target, "prov:activity": source}
         case "nested":
             return "wasInformedBy", {"prov:informed": target, "prov:informant": source}
+        case "caused" if edge.target.startswith("run:"):
+            return "used", {"prov:activity": target, "prov:entity": source}
         case "stands":
             return "specializationOf", {"prov:specificEntity": target, "prov:generalEntity": source}
         case _:

@@ -67,17 +67,12 @@ def _model(workspace: Workspace, graph: Graph, text: str) -> str:
 
 
 def _dataset(workspace: Workspace, graph: Graph, text: str) -> str:
-    from runstone.datasets.history import DatasetState  # only where an alias is looked up
-    from runstone.ledger import Ledger
-    from runstone.names import folder_name
-
     ref = DatasetRef.parse(text)
     found = dataset_key(ref.name, ref.selector)
     if found in graph.nodes:
         return found
-    ledger = Ledger(workspace.path / "datasets" / folder_name(ref.name) / "events")
-    if ledger.exists:
-        return dataset_key(ref.name, DatasetState.from_events(ledger.events()).find(ref.selector).version)
+    if ref.name in workspace.datasets:
+        return dataset_key(ref.name, workspace.datasets.find(ref).version)
     there = sorted({str(node.facts["name"]) for node in graph.nodes.values() if node.kind == "dataset"})
     versions = [key for key in graph.nodes if key.startswith(f"dataset:{ref.name}@")]
     if len(versions) == 1 and "@" not in text:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runstone.datasets.history import DatasetNotFound, DatasetState
+from runstone.datasets.history import DatasetNotFound
 from runstone.errors import InvalidValue
-from runstone.ledger import Ledger, LedgerEvent
 from runstone.lineage.graph import Graph, Node
 from runstone.lineage.query import find
 from runstone.models.history import ARCHIVED
-from runstone.names import folder_name
 
 if TYPE_CHECKING:
     from runstone.workspace import Workspace
@@ -28,7 +25,7 @@ class Revocation:
         key: What was revoked, such as `dataset:loans@3`.
         reason: Why; `None` where the revocation was taken back.
         affected: All that descends from it, the nearest first.
-        in_use: Versions of models among them that stand in a stage or under an alias.
+        in_use: Versions of models among them that stand in a stage or under an alias, or are deployed.
     """
 
     key: str
@@ -103,21 +100,16 @@ def affected_by(graph: Graph, key: str) -> tuple[Node, ...]:
 
 
 def is_in_use(node: Node) -> bool:
-    """Return whether it is a version of a model that stands in a stage or under an alias."""
-    stage = node.facts.get("stage")
-    return node.kind == "model" and bool(node.facts.get("aliases") or stage not in (None, "none", ARCHIVED))
+    """Return whether it is a version of a model that stands in a stage or under an alias, or is deployed."""
+    facts = node.facts
+    is_used = facts.get("aliases") or facts.get("deployed") or facts.get("stage") not in (None, "none", ARCHIVED)
+    return node.kind == "model" and bool(is_used)
 
 
 def _revoke_dataset(workspace: Workspace, name: str, version: str, reason: str | None) -> None:
-    ledger = Ledger(workspace.path / "datasets" / folder_name(name) / "events")
-
-    def said(events: Sequence[LedgerEvent]) -> Mapping[str, Any]:
-        state = DatasetState.from_events(events)
-        if not state.versions:
-            raise DatasetNotFound(f"{name}@{version} is known from runs alone, it was never added; revoke those runs")
-        return {"version": state.find(version).version, "reason": reason}
-
-    ledger.append("revoked", said)
+    if name not in workspace.datasets:
+        raise DatasetNotFound(f"{name}@{version} is known from runs alone, it was never added; revoke those runs")
+    workspace.datasets.get(name).revoke(version, reason=reason)
 
 
 def _note(workspace: Workspace, node: Node, key: str, reason: str) -> None:

@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from runstone.lineage.graph import Edge, Lineage, Node
 
 _ALIKE = 5
-_WORDS = {"source": "raw", "dataset": "data", "run": "run", "model": "model", "artifact": "file"}
+_WORDS = {
+    "source": "raw",
+    "dataset": "data",
+    "run": "run",
+    "model": "model",
+    "artifact": "file",
+    "incident": "incident",
+}
 
 
 def to_tree(found: Lineage, *, up: bool = True, down: bool = True, all_runs: bool = False) -> str:
@@ -35,8 +42,8 @@ def to_tree(found: Lineage, *, up: bool = True, down: bool = True, all_runs: boo
 def describe(found: Lineage, node: Node) -> str:
     """Return one node in one line."""
     facts = node.facts
-    if node.kind in ("stage", "alias"):
-        since = f" since {_day(node.at)}" if node.kind == "stage" and node.at else ""
+    if node.kind in ("stage", "alias", "deployment"):
+        since = f" since {_day(node.at)}" if node.at else ""
         text = f"{node.kind} {node.label}{since}"
     else:
         text = f"{_WORDS[node.kind]} {node.label}"
@@ -47,9 +54,11 @@ def describe(found: Lineage, node: Node) -> str:
     elif node.kind == "model":
         told = [str(facts.get("stage") or "")] + [f"@{alias}" for alias in facts.get("aliases") or ()]
         told += ["withdrawn"] * bool(facts.get("withdrawn"))
+    elif node.kind == "incident" and "summary" in facts:
+        told = ["open" if facts.get("is_open") else "closed", str(facts["summary"])]
     if node.kind in ("dataset", "model", "artifact") and facts.get("hash"):
         told.append(str(facts["hash"])[:10])
-    if node.at and node.kind != "stage":
+    if node.at and node.kind not in ("stage", "deployment"):
         told.append(_day(node.at))
     mark = ""
     if node.key in found.graph.revoked:

@@ -4,14 +4,25 @@ from runstone.models.flavours import UntrustedModel
 from runstone.models.history import Approval, ModelNotFound, ModelState, ModelVersion
 from runstone.models.loading import LoadedModel, load_model, load_version, read_example
 from runstone.models.manifest import Manifest
+from runstone.models.operation import Deployment, Incident
 from runstone.models.refs import ModelRef
 from runstone.models.registry import Model, Models, NotApproved, VersionInUse
-from runstone.models.saving import Registration, proposal_for, read_manifest, register, save_artifact, save_model
+from runstone.models.saving import (
+    Registration,
+    describe_files,
+    proposal_for,
+    read_manifest,
+    register,
+    save_artifact,
+    save_model,
+)
 from runstone.models.semver import SemVer
 from runstone.models.signature import Signature, SignatureMismatch
 
 __all__ = [
     "Approval",
+    "Deployment",
+    "Incident",
     "LoadedModel",
     "Manifest",
     "Model",
@@ -27,6 +38,7 @@ __all__ = [
     "SignatureMismatch",
     "UntrustedModel",
     "VersionInUse",
+    "describe_files",
     "load_model",
     "load_version",
     "proposal_for",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from runstone.ledger import LedgerEvent
 from runstone.models.history import ModelVersion
 from runstone.models.manifest import Manifest
 from runstone.models.saving import read_manifest
+from runstone.models.telling import moment, number, size_text, told
 from runstone.params import flatten_params
 from runstone.runinfo import RunInfo
 
@@ -49,7 +48,7 @@ class Card:
         version: The version.
         notes: Of the version and of its model: Markdown, as written.
         warnings: What whoever uses it must know.
-        tables: Facts, data, params, metrics, environment, signature, history.
+        tables: Facts, deployments and incidents, metrics, data, params, signature, environment, history.
         lineage: What it came of and where it stands.
     """
 
@@ -87,13 +86,19 @@ class Card:
             "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
             f"<title>{title}</title><style>{STYLE}{_STYLE}</style></head><body><main>",
             f"<h1>{title}</h1>",
+            f"<p class=badges>{''.join(f'<span>{escape(_plain(word))}</span>' for word in self._badges())}</p>",
         ]
         parts += [f"<p class=warning>{escape(_plain(warning))}</p>" for warning in self.warnings]
-        parts += [f"<div class=notes>{escape(_plain(note, lines=True))}</div>" for note in self.notes]
+        parts += [f"<div class=notes>{_rendered(note)}</div>" for note in self.notes]
         for table in self.tables:
             parts += [f"<section><h2>{escape(table.title)}</h2>", *_rows(table), "</section>"]
         parts += [f"<section><h2>Lineage</h2><div class=scroll>{self.lineage.to_svg()}</div></section>"]
         return "\n".join([*parts, "</main></body></html>\n"])
+
+    def _badges(self) -> list[str]:
+        version = self.version
+        words = ["withdrawn" if version.withdrawn is not None else version.stage, *version.aliases]
+        return [*words, version.approval.state, *(f"{name}={value}" for name, value in version.tags.items())]
 
 
 def card_of(workspace: Workspace, ref: str) -> Card:
@@ -112,16 +117,18 @@ def card_of(workspace: Workspace, ref: str) -> Card:
     notes = tuple(note for note in (model.state().notes, version.notes) if note)
     tables = (
         _facts(version, manifest, run),
+        *_in_use(version),
+        _metrics(manifest),
         _data(manifest, lineage),
         Table("Algorithm and params", ("param", "value"), _pairs(flatten_params(manifest.recipe.get("params") or {}))),
-        _metrics(manifest),
-        _environment(manifest, run),
         _signature(manifest),
+        _environment(manifest, run),
         history_table([event for event in model.history() if _is_about(event, str(version.version))]),
     )
     warnings = [f"revoked: {key}: {reason}" for key, reason in lineage.graph.causes(lineage.root).items()]
     warnings += [f"withdrawn: {version.withdrawn}"] if version.withdrawn is not None else []
     warnings += [f"rejected: {version.approval.reason or 'no reason given'}"] * (version.approval.state == "rejected")
+    warnings += [f"open incident {one}, {one.kind}: {one.summary}" for one in version.incidents if one.is_open]
     return Card(version, notes, tuple(warnings), tables, lineage)
 
 
@@ -135,64 +142,15 @@ def history_table(events: Iterable[LedgerEvent]) -> Table:
     return Table("Approval and history", ("#", "when", "who", "what"), rows)
 
 
-def told(event: LedgerEvent) -> str:
-    """Return what an event says, in one line."""
-    said = event.fields
-    why = f": {said['reason']}" if said.get("reason") else ""
-    version = said.get("version")
-    match event.kind:
-        case "created":
-            return f"made model {said['name']}"
-        case "registered":
-            proposed = said.get("proposal", {}).get("version")
-            other = f" (proposed: {proposed})" if proposed and proposed != version else ""
-            return f"registered {version}{other}{why}"
-        case "judged":
-            return f"{said['state']} {version}{why}"
-        case "staged":
-            word = "rolled back to" if said.get("is_rollback") else "moved"
-            others = ", ".join(other["version"] for other in said.get("replaced", ()))
-            gates = (said.get("record") or {}).get("checks")
-            asked = f", {len(gates)} gates passed" if gates else ""
-            left = f", replacing {others}" if others else ""
-            return f"{word} {version} from {said.get('before')} to {said['stage']}{left}{asked}{why}"
-        case "refused":
-            checks = (said.get("record") or {}).get("checks", ())
-            failed = "; ".join(f"{check['gate']}: {check['detail']}" for check in checks if not check["passed"])
-            return f"refused {version} for {said['stage']}: {failed}"
-        case "aliased":
-            return f"alias {said['alias']} points to {version or 'nothing'} (before: {said.get('before') or 'nothing'})"
-        case "withdrawn":
-            return f"withdrew {version}{why}"
-        case "revoked":
-            return (
-                f"revoked {version}{why}" if said.get("reason") is not None else f"took back that {version} was revoked"
-            )
-        case "flagged":
-            return f"{version} descends from {said['from']}, which was revoked{why}"
-        case "tagged":
-            tags = [f"{name}={value}" for name, value in said.get("set", {}).items()]
-            tags += [f"without {name}" for name in said.get("remove", ())]
-            return f"tags of {version or 'the model'}: {', '.join(tags)}"
-        case "noted":
-            return f"notes of {version or 'the model'}"
-        case "delivered":
-            return f"hook {said['hook']} for event {said['of']}: {said['state']} ({said['detail']})"
-        case "defined":
-            return f"stages: {', '.join(said['stages'])}" if said.get("stages") else "changed what the model asks for"
-        case kind:
-            return kind
-
-
-def moment(at: float) -> str:
-    """Return a time in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def _is_about(event: LedgerEvent, version: str) -> bool:
-    if event.kind == "created" or version in (event.fields.get("version"), event.fields.get("before")):
+    said = event.fields
+    if event.kind == "created" or version in (said.get("version"), said.get("before"), *said.get("ended", ())):
         return True
-    return any(other["version"] == version for other in event.fields.get("replaced", ()))
+    # a stage names the others with where they went, a place only the versions
+    return any(
+        version in (other, other["version"] if isinstance(other, Mapping) else None)
+        for other in said.get("replaced", ())
+    )
 
 
 def _run_of(workspace: Workspace, version: ModelVersion) -> RunInfo | None:
@@ -216,13 +174,39 @@ def _facts(version: ModelVersion, manifest: Manifest, run: RunInfo | None) -> Ta
         "another number, because": version.override_reason or "",
         "run": f"{run.name} ({run.id}) of project {run.project}" if run is not None else version.run_id or "none",
         "flavour": manifest.flavour,
-        "size": f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files",
+        "size": f"{size_text(manifest.size_bytes)} in {len(manifest.files):,} file{'s' * (len(manifest.files) != 1)}",
         "hash": version.manifest,
         "labels": ", ".join(map(str, manifest.labels)) if manifest.labels is not None else "",
         "tags": ", ".join(f"{name}={value}" for name, value in version.tags.items()),
         **{f"metadata: {name}": str(value) for name, value in manifest.metadata.items()},
     }
     return Table("Version", ("", ""), [(name, value) for name, value in rows.items() if value])
+
+
+def _in_use(version: ModelVersion) -> list[Table]:
+    """Return where it works and what went wrong there; nothing for what is neither."""
+    deployments = [
+        (
+            one.target,
+            f"{moment(one.at)} to {moment(one.ended_at) if one.ended_at is not None else 'now'}",
+            str(one.replicas if one.replicas is not None else "-"),
+            one.url or "-",
+        )
+        for one in version.deployments
+    ]
+    incidents = [
+        (
+            f"#{one.number}",
+            one.kind,
+            moment(one.opened_at),
+            "open" if one.closed_at is None else f"closed {moment(one.closed_at)}: {one.resolution}",
+            one.summary,
+        )
+        for one in version.incidents
+    ]
+    found = [Table("Deployments", ("place", "from, to", "replicas", "address"), deployments)] if deployments else []
+    heads = ("incident", "kind", "opened", "state", "what")
+    return [*found, *([Table("Incidents", heads, incidents)] if incidents else [])]
 
 
 def _data(manifest: Manifest, lineage: Lineage) -> Table:
@@ -250,15 +234,24 @@ def _environment(manifest: Manifest, run: RunInfo | None) -> Table:
     rows = [("code", f"{code['commit']}{' with uncommitted changes' if code.get('is_dirty') else ''}")] if code else []
     found = (run.environment if run is not None else None) or {}
     flat = flatten_params({name: found[name] for name in ("python", "os", "cpu", "memory", "gpu") if name in found})
-    rows += [(name, str(flat[name])) for name in flat if _FACTS.fullmatch(name) and flat[name] not in (None, "")]
+    rows += [
+        (name.removesuffix("_bytes"), _fact(name, flat[name]))
+        for name in flat
+        if _FACTS.fullmatch(name) and flat[name] not in (None, "")
+    ]
     packages = found.get("packages")
     installed = packages.get("installed") if isinstance(packages, Mapping) else None
-    rows += [
-        (str(entry.get("name")), str(entry.get("version")))
+    names = [
+        f"{entry.get('name')} {entry.get('version')}"
         for entry in installed or ()
         if isinstance(entry, Mapping) and str(entry.get("name")).lower() in _PACKAGES
     ]
+    rows += [("packages", ", ".join(names))] if names else []
     return Table("Environment", ("", ""), rows, "" if rows else "No environment was recorded.")
+
+
+def _fact(name: str, value: object) -> str:
+    return size_text(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)
 
 
 def _signature(manifest: Manifest) -> Table:
@@ -274,9 +267,15 @@ def _pairs(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [*rows, ("…", f"{len(values)} in all")] if len(values) > _MOST_ROWS else rows
 
 
-def number(value: float) -> str:
-    """Return a metric for people."""
-    return f"{value:.6g}" if math.isfinite(value) else str(value)
+def _rendered(note: str) -> str:
+    """Return Markdown as HTML without links, pictures and HTML of its own; as it is where the renderer is missing."""
+    text = _plain(note, lines=True)
+    try:
+        from markdown_it import MarkdownIt  # an extra; without it the text is shown as it was written
+    except ImportError:
+        return f"<pre>{escape(text)}</pre>"
+    rules = ["emphasis", "backticks", "list", "heading", "fence", "code", "blockquote", "table", "newline", "escape"]
+    return str(MarkdownIt("zero").enable(rules).render(text))
 
 
 def _rows(table: Table) -> list[str]:
@@ -307,11 +306,13 @@ def _plain(text: str, *, lines: bool = False) -> str:
 
 
 _STYLE = (
-    "main{max-width:1100px;margin:auto}section{background:var(--box);border:1px solid var(--line);border-radius:10px;"
+    "main{max-width:1240px;margin:auto}section{background:var(--box);border:1px solid var(--line);border-radius:10px;"
     "padding:4px 20px 16px;margin:16px 0}section h2{margin:14px 0 8px}table{border-collapse:collapse;width:100%;"
     "font-size:14px}th,td{text-align:left;padding:4px 14px 4px 0;border-top:1px solid var(--line);vertical-align:top;"
     "overflow-wrap:anywhere}tbody tr:first-child th,tbody tr:first-child td{border-top:0}thead th{color:var(--soft);"
     "font-weight:500}tbody th{font-weight:600}.pair tbody th{width:30%}"
-    "td:not(:last-child){overflow-wrap:normal;white-space:nowrap}section{--back:var(--box)}.notes{white-space:pre-wrap;"
-    "margin:12px 0}.soft{color:var(--soft)}"
+    "td:not(:last-child){overflow-wrap:normal;white-space:nowrap}section{--back:var(--box)}.notes{margin:12px 0}"
+    ".notes pre{white-space:pre-wrap;font:inherit}.notes p{margin:6px 0}.soft{color:var(--soft)}thead th{border-top:0}"
+    ".badges{margin:0 0 12px}.badges span{display:inline-block;border:1px solid var(--line);border-radius:12px;"
+    "padding:1px 10px;margin:0 6px 6px 0;font-size:13px;background:var(--box)}"
 )

@@ -10,6 +10,7 @@ from runstone.errors import AlreadyExists
 from runstone.models.history import ModelState, ModelVersion
 from runstone.models.manifest import Manifest
 from runstone.models.saving import read_manifest
+from runstone.models.semver import SemVer
 from runstone.models.signature import compare as compare_signatures
 from runstone.params import flatten_params
 
@@ -78,11 +79,20 @@ def compare_versions(workspace: Workspace, left: str, right: str) -> VersionComp
     )
 
 
-def copy_version(workspace: Workspace, ref: str, target: Workspace) -> ModelVersion:
-    """Register a version in another workspace, under its name and number, with its content.
+def copy_version(
+    workspace: Workspace, ref: str, target: Workspace, *, name: str | None = None, number: str | None = None
+) -> ModelVersion:
+    """Register a version in another workspace, under its name and number, with its content and its profile.
 
     What was said of it here stands in its tags there: where it came from, and by which event. A version that is there
     already with the same content is left as it is.
+
+    Args:
+        workspace: Where it is.
+        ref: The version.
+        target: Where to.
+        name: Its name there; default: as here.
+        number: Its number there; default: as here.
 
     Raises:
         ModelNotFound: there is no such version.
@@ -91,23 +101,27 @@ def copy_version(workspace: Workspace, ref: str, target: Workspace) -> ModelVers
     """
     version = workspace.models.find(ref)
     manifest = read_manifest(version, workspace.blobs)
-    there = target.models.create(version.model, is_there_ok=True)
-    standing = there.state().versions.get(str(version.version))
+    number = str(SemVer.parse(number)) if number is not None else str(version.version)
+    there = target.models.create(name if name is not None else version.model, is_there_ok=True)
+    standing = there.state().versions.get(number)
     if standing is not None and standing.manifest == version.manifest:
         return standing
     if standing is not None:
-        raise AlreadyExists(f"{version} is in {target.path} already, with another content")
-    extra = [manifest.example] if manifest.example is not None else []
-    for content in (version.manifest, *(entry.hash for entry in (*manifest.files, *extra))):
+        raise AlreadyExists(
+            f"{standing} is in {target.path} already, with another content; give this one another name or number there"
+        )
+    extra = [manifest.example.hash] if manifest.example is not None else []
+    extra += [version.profile_hash] if version.profile_hash is not None else []
+    for content in (version.manifest, *(entry.hash for entry in manifest.files), *extra):
         if not target.blobs.keep(content):
             target.blobs.put(workspace.blobs.local_path(content), content)
-    number = str(version.version)
 
     def proposal(_state: ModelState) -> Mapping[str, Any]:
         return dict(version.proposal)
 
     tags = {**version.tags, "copied-from": str(workspace.path), "copied-run": version.run_id or "none"}
-    return there.register(version.manifest, version=number, proposal=proposal, tags=tags, notes=version.notes)
+    copied = there.register(version.manifest, version=number, proposal=proposal, tags=tags, notes=version.notes)
+    return there.set_profile(number, version.profile_hash) if version.profile_hash else copied
 
 
 def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, Any]:

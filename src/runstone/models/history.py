@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+from runstone.catalog import State
 from runstone.errors import NotFound
 from runstone.ledger import LedgerEvent
+from runstone.models.operation import Deployment, Incident, closed, deployment_of, incident_of
 from runstone.models.refs import LATEST, is_version_like
 from runstone.models.semver import SemVer
 
@@ -47,6 +50,9 @@ class ModelVersion:
         approval, stage, aliases, tags, notes: What stands.
         withdrawn: Why it must not be used any more; `None`: it may. Its number is never given again.
         stage_since: When it came into its stage.
+        deployments: Where it is and was, in order.
+        incidents: What was found to be wrong with it, in order.
+        profile_hash: Hash of the blob with what its data looked like, which monitoring compares with.
     """
 
     model: str
@@ -65,56 +71,58 @@ class ModelVersion:
     tags: dict[str, str] = field(default_factory=dict)
     notes: str | None = None
     withdrawn: str | None = None
+    deployments: tuple[Deployment, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    profile_hash: str | None = None
+
+    @property
+    def key(self) -> str:
+        """How events name it."""
+        return str(self.version)
 
     def __str__(self) -> str:
         """Write it as a reference."""
         return f"{self.model}@{self.version}"
 
+    def _repr_html_(self) -> str:
+        from runstone.display import facts_html  # only in notebooks
 
-class ModelState:
-    """One model as its events tell it. `apply` is the only way to change it.
+        rows: list[tuple[str, object]] = [
+            ("stage", self.stage),
+            ("aliases", ", ".join(self.aliases)),
+            ("approval", self.approval.state),
+            ("registered", f"{datetime.fromtimestamp(self.registered_at, UTC):%Y-%m-%d %H:%M:%S} UTC by {self.author}"),
+            ("run", self.run_id),
+            ("tags", ", ".join(f"{name}={value}" for name, value in self.tags.items())),
+            ("notes", self.notes),
+            ("withdrawn", self.withdrawn),
+        ]
+        return facts_html(f"Model {self}", rows)
+
+
+class ModelState(State[ModelVersion]):
+    """One model as its events tell it.
 
     Attributes:
-        name: As it was given when the model was made.
         stages: The stages that its versions may be in; the first is where they begin.
-        versions: By number as text, in the order in which they were registered.
-        aliases: Alias and version.
-        tags, notes: Of the model as a whole.
         requires_approval: Whether a version must be approved before it leaves the first stage for any other but
             `archived`.
+        incidents: By number, open and closed.
     """
 
+    what = "model"
+    missing = ModelNotFound
+
     def __init__(self) -> None:
-        self.name = ""
+        super().__init__()
         self.stages: tuple[str, ...] = DEFAULT_STAGES
-        self.versions: dict[str, ModelVersion] = {}
-        self.aliases: dict[str, str] = {}
-        self.tags: dict[str, str] = {}
-        self.notes: str | None = None
         self.requires_approval = False
-        self.created_at = 0.0
+        self.incidents: dict[int, Incident] = {}
 
-    @classmethod
-    def from_events(cls, events: Iterable[LedgerEvent], *, as_of: float | None = None) -> ModelState:
-        """Return what the events come down to, all or those up to a time."""
-        state = cls()
-        for event in events:
-            if as_of is not None and event.at > as_of:
-                break  # their times never go back
-            state.apply(event)
-        return state
-
-    def apply(self, event: LedgerEvent) -> None:
-        """Take in one event. Events and fields that a later version adds are ignored."""
+    def _apply(self, event: LedgerEvent, version: ModelVersion | None) -> None:
         said = event.fields
-        version = self.versions.get(str(said.get("version")))
         match event.kind:
-            case "created":
-                self.name = said["name"]
-                self.created_at = event.at
-                self.notes = said.get("notes")
-                self._define(said)
-            case "defined":
+            case "created" | "defined":
                 self._define(said)
             case "registered":
                 self.versions[said["version"]] = ModelVersion(
@@ -131,8 +139,6 @@ class ModelState:
                     tags=dict(said.get("tags", {})),
                     notes=said.get("notes"),
                 )
-            case "aliased":
-                self._point(said["alias"], said["version"])
             case "staged" if version:
                 version.stage, version.stage_since, version.stage_seq = said["stage"], event.at, event.seq
                 for other in said.get("replaced", ()):
@@ -140,17 +146,22 @@ class ModelState:
                     replaced.stage, replaced.stage_since, replaced.stage_seq = other["stage"], event.at, event.seq
             case "judged" if version:
                 version.approval = Approval(said["state"], event.by["user"], event.at, said.get("reason"))
-            case "tagged":
-                tags = version.tags if version else self.tags
-                tags.update(said.get("set", {}))
-                for name in said.get("remove", ()):
-                    tags.pop(name, None)
-            case "noted" if version:
-                version.notes = said["notes"]
-            case "noted":
-                self.notes = said["notes"]
             case "withdrawn" if version:
                 version.withdrawn = said.get("reason") or "withdrawn"
+            case "deployed" if version:
+                for number in said.get("replaced", ()):
+                    self._end(number, said["target"], event.at)
+                self._end(str(version.version), said["target"], event.at)
+                version.deployments = (*version.deployments, deployment_of(self.name, event))
+            case "undeployed":
+                for number in said["ended"]:
+                    self._end(number, said["target"], event.at)
+            case "incident_opened" if version:
+                self._note(incident_of(self.name, event))
+            case "incident_closed" if said["number"] in self.incidents:
+                self._note(closed(self.incidents[said["number"]], event))
+            case "profiled" if version:
+                version.profile_hash = said["profile"]
 
     def _define(self, said: Mapping[str, Any]) -> None:
         if said.get("stages"):
@@ -158,15 +169,19 @@ class ModelState:
         if "requires_approval" in said:
             self.requires_approval = bool(said["requires_approval"])
 
-    def _point(self, alias: str, target: str | None) -> None:
-        before = self.aliases.pop(alias, None)
-        if before is not None:
-            old = self.versions[before]
-            old.aliases = tuple(name for name in old.aliases if name != alias)
-        if target is not None:
-            self.aliases[alias] = target
-            new = self.versions[target]
-            new.aliases = tuple(sorted((*new.aliases, alias)))
+    def _end(self, number: str, target: str, at: float) -> None:
+        """End the deployments of a version at a place."""
+        version = self.versions[number]
+        version.deployments = tuple(
+            replace(one, ended_at=at) if one.is_standing and one.target == target else one
+            for one in version.deployments
+        )
+
+    def _note(self, incident: Incident) -> None:
+        """Take in an incident, in place of what was known of it."""
+        self.incidents[incident.number] = incident
+        version = self.versions[incident.version]
+        version.incidents = tuple(one for one in self.incidents.values() if one.version == incident.version)
 
     # --- finding ---------------------------------------------------------------------------------------------------
 
@@ -179,6 +194,12 @@ class ModelState:
         """Return the versions in a stage, the one that came last first."""
         found = [version for version in self.usable() if version.stage == stage]
         return sorted(found, key=lambda version: (version.stage_seq, version.version), reverse=True)
+
+    def deployed(self, target: str | None = None) -> list[Deployment]:
+        """Return what is deployed, at one place or anywhere; by place, the one that came last first."""
+        found = [one for version in self.versions.values() for one in version.deployments if one.is_standing]
+        wanted = [one for one in found if target in (None, one.target)]
+        return sorted(wanted, key=lambda one: (one.target, -one.at))
 
     def find(self, selector: str) -> ModelVersion:
         """Return the version that a selector means.
@@ -215,5 +236,4 @@ class ModelState:
     def _there(self) -> str:
         versions = [str(version.version) for version in self.usable()[:5]]
         more = ", …" if len(self.usable()) > 5 else ""
-        aliases = f" and the aliases {', '.join(sorted(self.aliases)[:10])}" if self.aliases else ""
-        return f"it has {', '.join(versions)}{more}{aliases}" if versions else "it has no version yet"
+        return f"it has {', '.join(versions)}{more}{self._and_aliases()}" if versions else "it has no version yet"

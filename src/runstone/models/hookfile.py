@@ -45,6 +45,11 @@ EVENTS = (
     "revoked",
     "alias",
     "tagged",
+    "deployed",
+    "undeployed",
+    "incident_opened",
+    "incident_closed",
+    "profiled",
 )
 DEFAULT_TIMEOUT_S = 10.0
 _MOST_TIMEOUT_S = 3600.0

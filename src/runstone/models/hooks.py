@@ -66,9 +66,19 @@ class Delivery:
 
 
 def announcer(workspace: Path) -> After:
-    """Return what tells the hooks of a workspace of a change, right after it. What goes wrong is warned of."""
+    """Return what is done right after a change in a workspace: incidents that it resolves are closed, hooks are told.
+
+    What goes wrong is warned of.
+    """
 
     def announce(model: Model, event: LedgerEvent) -> None:
+        if event.kind in ("staged", "aliased") and any(one.is_open for one in model.state().incidents.values()):
+            from runstone.monitoring.incidents import close_resolved  # only where there is one
+
+            try:
+                close_resolved(workspace, model, event)
+            except (RunstoneError, OSError) as error:
+                warnings.warn(f"incidents were not closed: {error}", TrackingWarning, stacklevel=2)
         if event.kind == "delivered" or not (workspace / FILE).is_file():
             return
         try:
@@ -153,6 +163,8 @@ def word_of(event: LedgerEvent, state: ModelState) -> str | None:
     """Return what hooks call an event; `None` for those that they are not told of."""
     match event.kind:
         case "created" | "registered" | "withdrawn" | "refused" | "tagged":
+            return event.kind
+        case "deployed" | "undeployed" | "incident_opened" | "incident_closed" | "profiled":
             return event.kind
         case "judged" if event.fields["state"] in ("approved", "rejected"):
             return str(event.fields["state"])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, timedelta
 
+from runstone import catalog
 from runstone.errors import InvalidName, InvalidValue
 from runstone.models.semver import SemVer
 from runstone.names import check_name
 
 LATEST = "latest"
 _PARTIAL = re.compile(r"v?\d+(\.\d+)?")
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +52,27 @@ class ModelRef:
 
 
 def parse_time(text: str) -> float:
-    """Return seconds since the Unix epoch for a date or a time of ISO 8601; without a zone it is UTC.
+    """Return seconds since the Unix epoch for a date or a time of ISO 8601; without a zone, and with ` UTC`, it is UTC.
 
-    A date alone means its end: what stood when that day was over.
+    It means the end of what it names: `2026-03-01` what stood when that day was over, `12:30` when that minute was, and
+    `12:30:07`, as histories show times, when that second was.
 
     Raises:
         InvalidValue: it is neither.
     """
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
     except ValueError:
         raise InvalidValue(
             f"{text!r:.80} is not a time; write a date such as 2026-03-01, or 2026-03-01T12:00:00+01:00"
         ) from None
-    if len(text) <= len("2026-03-01"):
-        moment = datetime.combine(moment.date(), time.max)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    clock = re.search(r"[T ](\d\d):?(\d\d)?:?(\d\d)?([.,]\d+)?", text)
+    named = sum(part is not None for part in clock.groups()) if clock else 0
+    if named == 4:
+        return moment.timestamp()
+    length = (timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1))[named]
+    return (moment + length - timedelta(microseconds=1)).timestamp()
 
 
 def check_alias(alias: str, stages: tuple[str, ...]) -> str:
@@ -76,15 +81,13 @@ def check_alias(alias: str, stages: tuple[str, ...]) -> str:
     Raises:
         InvalidName: it could be, or is no plain word.
     """
-    if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
-        raise InvalidName(
-            f"alias {alias!r:.80} is not legal: use 1 to 255 letters, digits, '_', '-' and '.', starting with a "
-            "letter or digit"
-        )
-    if alias.lower() == LATEST or alias in stages or is_version_like(alias):
-        what = "a stage" if alias in stages else "a version"
-        raise InvalidName(f"alias {alias!r} could be taken for {what}; choose another word")
-    return alias
+
+    def mistakable(word: str) -> str | None:
+        if word in stages:
+            return "a stage"
+        return "a version" if word.lower() == LATEST or is_version_like(word) else None
+
+    return catalog.check_alias(alias, mistakable)
 
 
 def is_version_like(selector: str) -> bool:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from runstone.errors import AlreadyExists, InvalidName, InvalidValue
-from runstone.ledger import Damage, Ledger, LedgerEvent, ledgers
+from runstone.blobs.objects import is_hash
+from runstone.catalog import Catalog, Entry, check_tags, check_text
+from runstone.errors import AlreadyExists, InvalidName, InvalidValue, NotFound
+from runstone.ledger import Ledger, LedgerEvent
 from runstone.models.history import ARCHIVED, ApprovalState, ModelNotFound, ModelState, ModelVersion
+from runstone.models.operation import Deployment, Incident
 from runstone.models.refs import LATEST, ModelRef, check_alias, is_version_like
 from runstone.models.semver import SemVer
-from runstone.names import check_name, folder_name
+from runstone.names import check_name
 
-T = TypeVar("T")
 After = Callable[["Model", LedgerEvent], None]
-_MAX_TEXT = 100_000
 
 
 class VersionInUse(AlreadyExists):
@@ -26,7 +28,7 @@ class NotApproved(InvalidValue):
     """A version was to be used before it was approved."""
 
 
-class Model:
+class Model(Entry[ModelState]):
     """One model of the registry. Cheap to make; reads its history when it is asked something.
 
     Args:
@@ -36,32 +38,10 @@ class Model:
     """
 
     def __init__(self, ledger: Ledger, *, run_id: str | None = None, after: After | None = None) -> None:
-        self.ledger = ledger
-        self._run_id = run_id
+        super().__init__(ledger, ModelState(), run_id=run_id)
         self._after = after
-        self._state = ModelState()
-        self._seen = 0
-
-    @property
-    def name(self) -> str:
-        """Its name, as it was given."""
-        return self.state().name
 
     # --- reading ---------------------------------------------------------------------------------------------------
-
-    def state(self, as_of: float | None = None) -> ModelState:
-        """Return what stands, now or at a time (seconds since the Unix epoch).
-
-        Raises:
-            LedgerDamaged: its history was changed; `verify` names every such place.
-        """
-        events = self.ledger.events()
-        if as_of is not None:
-            return ModelState.from_events(events, as_of=as_of)
-        for event in events[self._seen :]:
-            self._state.apply(event)
-        self._seen = len(events)
-        return self._state
 
     def versions(self) -> list[ModelVersion]:
         """Return all versions, withdrawn ones too, the highest first."""
@@ -74,14 +54,6 @@ class Model:
             ModelNotFound: there is none.
         """
         return self.state(as_of).find(selector)
-
-    def history(self) -> Sequence[LedgerEvent]:
-        """Return every event, the first one first."""
-        return self.ledger.events()
-
-    def verify(self) -> list[Damage]:
-        """Return what was changed in its history; empty where it holds."""
-        return self.ledger.verify()
 
     def stage_before(self, stage: str) -> ModelVersion | None:
         """Return the version that was in a stage before the one that is there now, if it may still be used."""
@@ -113,7 +85,7 @@ class Model:
             InvalidValue: it is not a semantic version.
             AlreadyExists: the number was given before.
         """
-        text_tags = _check_tags(tags or {})
+        text_tags = check_tags(tags or {})
 
         def said(state: ModelState) -> dict[str, Any]:
             chosen = SemVer.parse(version(state) if callable(version) else version)
@@ -139,7 +111,7 @@ class Model:
 
         Raises:
             ModelNotFound: there is no such version.
-            VersionInUse: an alias or a stage points to it, and it is not forced.
+            VersionInUse: an alias or a stage points to it, or it is deployed, and it is not forced.
         """
 
         def said(state: ModelState) -> dict[str, Any]:
@@ -147,9 +119,10 @@ class Model:
             users = [f"alias {alias!r}" for alias in found.aliases]
             if found.stage not in (state.stages[0], ARCHIVED):
                 users.append(f"stage {found.stage!r}")
+            users += [f"deployment {one.target!r}" for one in found.deployments if one.is_standing]
             if users and not is_forced:
                 raise VersionInUse(f"{found} is in use: {', '.join(users)}; move these first, or force it")
-            return {"version": str(found.version), "reason": _check_text(reason, "reason")}
+            return {"version": str(found.version), "reason": check_text(reason, "reason")}
 
         self._append("withdrawn", said)
 
@@ -170,20 +143,6 @@ class Model:
 
         self._append("aliased", said)
         return self.state().find(alias)
-
-    def remove_alias(self, alias: str) -> None:
-        """Let an alias point to nothing.
-
-        Raises:
-            ModelNotFound: there is no such alias.
-        """
-
-        def said(state: ModelState) -> dict[str, Any]:
-            if alias not in state.aliases:
-                raise ModelNotFound(f"model {state.name!r} has no alias {alias!r:.80}")
-            return {"alias": alias, "version": None, "before": state.aliases[alias]}
-
-        self._append("aliased", said)
 
     def set_stage(
         self,
@@ -226,16 +185,15 @@ class Model:
         Raises:
             ModelNotFound: nothing was there before that may still be used.
         """
-        events: list[Sequence[LedgerEvent]] = []
 
         def said(state: ModelState) -> dict[str, Any]:
             _check_stage(state, stage)
-            found = _stage_before(events[-1], state, stage)
+            found = _stage_before(self.ledger.events(), state, stage)
             if found is None:
                 raise ModelNotFound(f"no earlier version was in stage {stage!r} of model {state.name!r}")
             return _move(state, found, stage, reason, keeps_others=False) | {"is_rollback": True}
 
-        event = self._append("staged", said, seen=events)
+        event = self._append("staged", said)
         return self.state().versions[event.fields["version"]]
 
     def judge(self, version: str, state: ApprovalState, *, reason: str | None = None) -> ModelVersion:
@@ -255,21 +213,163 @@ class Model:
         event = self._append("judged", said)
         return self.state().versions[event.fields["version"]]
 
+    # --- in use ----------------------------------------------------------------------------------------------------
+
+    def record_deployment(
+        self,
+        version: str,
+        target: str,
+        *,
+        url: str | None = None,
+        replicas: int | None = None,
+        reason: str | None = None,
+        keeps_others: bool = False,
+    ) -> Deployment:
+        """Record that a version was deployed; what was at that place before is not any more.
+
+        It is a record of what happened, so it asks for no approval.
+
+        Args:
+            version: The version.
+            target: The place, as the team calls it.
+            url: Where it answers.
+            replicas: How many of it.
+            reason: Why, for the history.
+            keeps_others: Other versions stay at that place, too, as when a few requests go to a new one.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            InvalidValue: there cannot be so many replicas.
+        """
+        check_name(target, "target")
+        if replicas is not None and (isinstance(replicas, bool) or replicas < 0):
+            raise InvalidValue(f"there cannot be {replicas!r:.40} replicas; give a number of them, from 0 on")
+
+        def said(state: ModelState) -> dict[str, Any]:
+            number = str(state.find(version).version)
+            others = [] if keeps_others else [one.version for one in state.deployed(target) if one.version != number]
+            return {
+                "version": number,
+                "target": target,
+                "url": url,
+                "replicas": replicas,
+                "reason": reason,
+                "replaced": others,
+            }
+
+        event = self._append("deployed", said)
+        return self.state().versions[event.fields["version"]].deployments[-1]
+
+    def end_deployment(self, target: str, *, version: str | None = None, reason: str | None = None) -> list[Deployment]:
+        """Record that nothing is at a place any more, or one version is not.
+
+        Raises:
+            ModelNotFound: it is not there.
+        """
+        ended: list[Deployment] = []
+
+        def said(state: ModelState) -> dict[str, Any]:
+            number = state.key_of(version)
+            ended[:] = [one for one in state.deployed(target) if number in (None, one.version)]
+            if not ended:
+                there = ", ".join(sorted({one.target for one in state.deployed()})) or "nowhere"
+                what = state.name if number is None else f"{state.name}@{number}"
+                raise ModelNotFound(f"{what!r:.80} is not at {target!r:.80}; the model is deployed at: {there}")
+            return {
+                "version": number,
+                "target": target,
+                "ended": [one.version for one in ended],
+                "reason": reason,
+            }
+
+        event = self._append("undeployed", said)
+        return [replace(one, ended_at=event.at) for one in ended]
+
+    def open_incident(
+        self,
+        version: str,
+        *,
+        kind: str,
+        summary: str,
+        report_hash: str | None = None,
+        run_id: str | None = None,
+        is_single: bool = False,
+    ) -> Incident:
+        """Record that something is wrong with a version; it gets the model's next number.
+
+        Args:
+            version: The version.
+            kind: What sort, such as `drift`.
+            summary: In a line.
+            report_hash: Hash of the blob with what was found; `gc` keeps it.
+            run_id: The run that found it.
+            is_single: Only where no incident of this kind is open for the version.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            InvalidValue: the hash is none.
+            AlreadyExists: one is open, and it should be single.
+        """
+        check_name(kind, "kind of incident")
+        fields = {
+            "kind": kind,
+            "summary": check_text(summary, "summary"),
+            "report_hash": None if report_hash is None else _check_hash(report_hash),
+            "run_id": run_id,
+        }
+
+        def said(state: ModelState) -> dict[str, Any]:
+            number, found = max(state.incidents, default=0) + 1, str(state.find(version).version)
+            for one in state.incidents.values() if is_single else ():
+                if one.is_open and (one.version, one.kind) == (found, kind):
+                    raise AlreadyExists(f"incident {one} of kind {kind!r:.80} is open: {one.summary}")
+            return {"version": found, "number": number, **fields}
+
+        event = self._append("incident_opened", said)
+        return self.state().incidents[event.fields["number"]]
+
+    def close_incident(self, number: int, *, reason: str, run_id: str | None = None) -> Incident:
+        """Record that an incident is over.
+
+        Args:
+            number: Of the incident.
+            reason: Why.
+            run_id: The run that resolved it.
+
+        Raises:
+            NotFound: there is no such incident.
+            InvalidValue: it was closed before.
+        """
+        checked = check_text(reason, "reason")
+
+        def said(state: ModelState) -> dict[str, Any]:
+            found = state.incidents.get(number)
+            if found is None:
+                there = ", ".join(f"#{one}" for one in sorted(state.incidents)[-10:]) or "none"
+                raise NotFound(f"model {state.name!r} has no incident #{number}; there is {there}")
+            if not found.is_open:
+                raise InvalidValue(f"incident {found} was closed already: {found.resolution}")
+            return {"version": found.version, "number": number, "reason": checked, "run_id": run_id}
+
+        self._append("incident_closed", said)
+        return self.state().incidents[number]
+
+    def set_profile(self, version: str, profile_hash: str) -> ModelVersion:
+        """Record what the data of a version looked like, in place of what was recorded before.
+
+        Args:
+            version: The version.
+            profile_hash: Hash of the blob that says it; `gc` keeps it.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            InvalidValue: the hash is none.
+        """
+        checked = _check_hash(profile_hash)
+        event = self._append("profiled", lambda state: {"version": state.key_of(version), "profile": checked})
+        return self.state().versions[event.fields["version"]]
+
     # --- words -----------------------------------------------------------------------------------------------------
-
-    def set_tags(self, tags: Mapping[str, str], *, version: str | None = None) -> None:
-        """Set tags of the model or of one version; values are kept as text."""
-        checked = _check_tags(tags)
-        self._append("tagged", lambda state: {"version": _number(state, version), "set": checked, "remove": []})
-
-    def remove_tags(self, *names: str, version: str | None = None) -> None:
-        """Remove tags of the model or of one version; names that are not there are ignored."""
-        self._append("tagged", lambda state: {"version": _number(state, version), "set": {}, "remove": list(names)})
-
-    def set_notes(self, notes: str | None, *, version: str | None = None) -> None:
-        """Set the annotation (Markdown) of the model or of one version, in place of what stood there."""
-        checked = None if notes is None else _check_text(notes, "notes")
-        self._append("noted", lambda state: {"version": _number(state, version), "notes": checked})
 
     def define(self, *, stages: Sequence[str] | None = None, requires_approval: bool | None = None) -> None:
         """Change the stages of the model, or whether a version needs an approval before it is used.
@@ -298,7 +398,7 @@ class Model:
         """Record that a version was not let into a stage, and what the gates found."""
         self._append(
             "refused",
-            lambda state: {"version": _number(state, version), "stage": stage, "reason": reason, "record": record},
+            lambda state: {"version": state.key_of(version), "stage": stage, "reason": reason, "record": record},
         )
 
     def revoke(self, version: str, *, reason: str | None) -> ModelVersion:
@@ -307,37 +407,26 @@ class Model:
         Raises:
             ModelNotFound: there is no such version.
         """
-        checked = None if reason is None else _check_text(reason, "reason")
-        event = self._append("revoked", lambda state: {"version": _number(state, version), "reason": checked})
+        checked = None if reason is None else check_text(reason, "reason")
+        event = self._append("revoked", lambda state: {"version": state.key_of(version), "reason": checked})
         return self.state().versions[event.fields["version"]]
 
     def note_descent(self, version: str, *, ref: str, reason: str) -> None:
         """Record that a version descends from something that was revoked."""
-        self._append("flagged", lambda state: {"version": _number(state, version), "from": ref, "reason": reason})
+        self._append("flagged", lambda state: {"version": state.key_of(version), "from": ref, "reason": reason})
 
     def note_delivery(self, fields: Mapping[str, Any]) -> None:
         """Record what became of a hook."""
         self._append("delivered", lambda _state: fields)
 
-    def _append(
-        self,
-        kind: str,
-        said: Callable[[ModelState], Mapping[str, Any]],
-        *,
-        seen: list[Sequence[LedgerEvent]] | None = None,
-    ) -> LedgerEvent:
-        def fields(events: Sequence[LedgerEvent]) -> Mapping[str, Any]:
-            if seen is not None:
-                seen.append(events)
-            return said(self.state())
-
-        event = self.ledger.append(kind, fields, run_id=self._run_id)
+    def _append(self, kind: str, said: Callable[[ModelState], Mapping[str, Any]]) -> LedgerEvent:
+        event = super()._append(kind, said)
         if self._after is not None:
             self._after(self, event)
         return event
 
 
-class Models:
+class Models(Catalog[Model]):
     """The registry of one workspace.
 
     Args:
@@ -346,32 +435,13 @@ class Models:
         after: As for `Model`.
     """
 
+    what = "model"
+    missing = ModelNotFound
+    makers = "run.log_model"
+
     def __init__(self, root: Path, *, run_id: str | None = None, after: After | None = None) -> None:
-        self.root = root
-        self._run_id = run_id
+        super().__init__(root, run_id=run_id)
         self._after = after
-
-    def __iter__(self) -> Iterator[Model]:
-        """Iterate over all models, in the order of their folders."""
-        for folder in ledgers(self.root):
-            yield self._model(Ledger(folder))
-
-    def __contains__(self, name: str) -> bool:
-        """Tell whether a model of this name is there."""
-        return self._ledger(name).exists
-
-    def get(self, name: str) -> Model:
-        """Return the model of this name.
-
-        Raises:
-            ModelNotFound: there is none; the message names some that are there.
-        """
-        ledger = self._ledger(check_name(name, "model"))
-        if not ledger.exists:
-            names = [model.name for model, _ in zip(self, range(5), strict=False)]
-            there = f"there is {', '.join(names)}" if names else "there is none yet; run.log_model makes one"
-            raise ModelNotFound(f"no model has the name {name!r:.80}; {there}")
-        return self._model(ledger)
 
     def create(
         self,
@@ -408,24 +478,8 @@ class Models:
             "stages": list(check_stages(stages)) if stages is not None else None,
             "requires_approval": requires_approval,
         }
-        ledger = self._ledger(name)
-
-        class _IsThere(Exception):
-            pass
-
-        def said(before: Sequence[LedgerEvent]) -> Mapping[str, Any]:
-            if before:
-                raise _IsThere
-            return fields
-
-        try:
-            event = ledger.append("created", said, run_id=self._run_id)
-        except _IsThere:
-            if not is_there_ok:
-                raise AlreadyExists(f"there is a model {name!r:.80} already") from None
-            return self._model(ledger)
-        model = self._model(ledger)
-        if self._after is not None:
+        model, event = self._create(fields, is_there_ok=is_there_ok)
+        if event is not None and self._after is not None:
             self._after(model, event)
         return model
 
@@ -439,11 +493,8 @@ class Models:
         ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
         return self.get(ref.name).find(ref.selector, as_of=ref.as_of)
 
-    def _model(self, ledger: Ledger) -> Model:
+    def _entry(self, ledger: Ledger) -> Model:
         return Model(ledger, run_id=self._run_id, after=self._after)
-
-    def _ledger(self, name: str) -> Ledger:
-        return Ledger(self.root / folder_name(name) / "events")
 
 
 def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
@@ -519,15 +570,7 @@ def _stage_before(events: Sequence[LedgerEvent], state: ModelState, stage: str) 
     return None
 
 
-def _number(state: ModelState, version: str | None) -> str | None:
-    return None if version is None else str(state.find(version).version)
-
-
-def _check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {check_name(name, "tag"): _check_text(str(value), f"tag {name!r:.40}") for name, value in tags.items()}
-
-
-def _check_text(text: str, what: str) -> str:
-    if len(text) > _MAX_TEXT:
-        raise InvalidValue(f"the {what} has {len(text):,} characters; at most {_MAX_TEXT:,} are kept")
-    return text
+def _check_hash(content: str) -> str:
+    if not is_hash(content):
+        raise InvalidValue(f"{content!r:.80} is no hash of a blob: that is 64 hex digits")
+    return content

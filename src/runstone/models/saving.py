@@ -157,6 +157,26 @@ def save_artifact(run: RunInfo, name: str | None, blobs: Blobs, *, flavour: str 
         return save_model(str(path), blobs, flavour=flavour, run=run)
 
 
+def describe_files(
+    files: Iterable[FileEntry], *, run: RunInfo | None = None, metadata: Mapping[str, Any] | None = None
+) -> Manifest:
+    """Return what describes a model whose files are in the store already; nothing is registered by that.
+
+    Args:
+        files: The files, with their paths inside the model.
+        run: The run that made it.
+        metadata: Any JSON.
+    """
+    return Manifest(
+        flavour="files",
+        files=tuple(files),
+        run={"id": run.id, "project": run.project, "name": run.name} if run is not None else None,
+        recipe=_recipe(run) if run is not None else {},
+        metrics=_metrics(run) if run is not None else {},
+        metadata=_as_json(dict(metadata or {})),
+    )
+
+
 def proposal_for(manifest: Manifest, state: ModelState, blobs: Blobs) -> Proposal:
     """Return the number that the evidence speaks for, compared with the highest version that there is."""
     before = next(iter(state.usable()), None)

@@ -109,6 +109,8 @@ def _variables(event: Mapping[str, Any]) -> dict[str, str]:
         value = value.get("user") if isinstance(value, Mapping) else value
         if value is not None:
             found[f"RUNSTONE_EVENT_{name.upper()}"] = str(value).replace("\0", "")[:_MOST_VARIABLE]
+    if event.get("event") == "incident_opened":  # what trains again by this says so in its lineage
+        found["RUNSTONE_INCIDENT"] = f"{event.get('model')}#{event.get('number')}"
     return found
 
 

@@ -62,6 +62,9 @@ def verify_models(workspace: Workspace, name: str | None = None) -> Verified:
             if event.get("event") == "registered" and isinstance(event.get("manifest"), str):
                 versions += 1
                 faults += _of_version(workspace.blobs, f"{called}@{event.get('version')}", event["manifest"], checked)
+            for word in ("profile", "report_hash"):
+                if isinstance(event.get(word), str) and (what := _check(workspace.blobs, event[word], checked)):
+                    faults.append(Fault(f"{called}@{event.get('version')}", f"{word} {event[word][:16]}…", what))
     return Verified(count, versions, len(checked), tuple(faults), heads)
 
 

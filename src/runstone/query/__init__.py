@@ -7,19 +7,43 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from runstone.errors import AmbiguousName, InvalidName, InvalidValue, RunNotFound
+from runstone.errors import AmbiguousName, InvalidName, RunNotFound
 from runstone.names import check_run_id
+from runstone.query.completion import Completion
+from runstone.query.fields import FieldInfo
+from runstone.query.pages import Changes, OpenIndex, RunGroup, RunPage
 from runstone.query.parser import parse_field, parse_filter, parse_order
+from runstone.query.sql import SqlTable, select
 from runstone.query.table import RunTable
 
 if TYPE_CHECKING:
     from runstone.index.store import Candidate
 
-__all__ = ["RunTable", "find_runs", "parse_field", "parse_filter", "parse_order", "resolve_run"]
+__all__ = [
+    "Changes",
+    "Completion",
+    "FieldInfo",
+    "OpenIndex",
+    "RunGroup",
+    "RunPage",
+    "RunTable",
+    "SqlTable",
+    "changes",
+    "complete",
+    "fields",
+    "find_runs",
+    "page_of_runs",
+    "parse_field",
+    "parse_filter",
+    "parse_order",
+    "resolve_run",
+    "select",
+]
 
 _SHOWN = 6
 
@@ -31,6 +55,7 @@ def find_runs(
     order_by: str | None = None,
     limit: int | None = None,
     deleted: bool = False,
+    archived: bool | None = False,
 ) -> RunTable:
     """Return the runs that a filter describes, as they are on disk now.
 
@@ -42,19 +67,38 @@ def find_runs(
             come last.
         limit: At most this many, from 0.
         deleted: The deleted runs, instead of the others.
+        archived: The archived runs, instead of the others; `None`: both. A filter that names `archived` decides itself.
 
     Raises:
         InvalidFilter: `filter` or `order_by` does not parse; the message points at the place.
         InvalidValue: `limit` is not a number from 0.
     """
-    from runstone.index.store import Index  # loads SQLAlchemy
+    with OpenIndex(workspace_path) as index:
+        return index.find_runs(filter, order_by=order_by, limit=limit, deleted=deleted, archived=archived)
 
-    condition, orders = parse_filter(filter), parse_order(order_by or "")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-        raise InvalidValue(f"limit must be a whole number from 0, got {limit!r:.80}")
-    with Index(workspace_path) as index:
-        page = index.find(condition, orders=orders, limit=limit, deleted=deleted)
-    return RunTable(workspace_path, page.records, total=page.total, troubles=page.troubles)
+
+def page_of_runs(workspace_path: Path, filter: str = "", **options: Any) -> RunPage:
+    """Return a window of the runs that a filter describes, column by column, as `OpenIndex.page_of_runs` does."""
+    with OpenIndex(workspace_path) as index:
+        return index.page_of_runs(filter, **options)
+
+
+def changes(workspace_path: Path, cursor: str = "") -> Changes:
+    """Return which runs changed since a cursor, as `OpenIndex.changes` does."""
+    with OpenIndex(workspace_path) as index:
+        return index.changes(cursor)
+
+
+def fields(workspace_path: Path, filter: str = "") -> list[FieldInfo]:
+    """Return the fields that runs have, as `OpenIndex.fields` does."""
+    with OpenIndex(workspace_path) as index:
+        return index.fields(filter)
+
+
+def complete(workspace_path: Path, text: str, at: int) -> Sequence[Completion]:
+    """Return what may be written at a place of a filter, as `OpenIndex.complete` does."""
+    with OpenIndex(workspace_path) as index:
+        return index.complete(text, at)
 
 
 def resolve_run(workspace_path: Path, reference: str) -> Path:
@@ -72,9 +116,9 @@ def resolve_run(workspace_path: Path, reference: str) -> Path:
     folder = _folder_of(workspace_path, reference)
     if folder is not None:
         return folder
-    from runstone.index.store import Index  # loads SQLAlchemy
+    from runstone.index.opening import open_index  # loads SQLite
 
-    with Index(workspace_path) as index:
+    with open_index(workspace_path) as index:
         fitting = index.candidates(reference)
         standing = [candidate for candidate in fitting if not candidate.is_deleted] or fitting
         if len(standing) == 1:

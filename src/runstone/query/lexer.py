@@ -13,11 +13,20 @@ from runstone.errors import InvalidFilter
 
 MAX_BYTES = 10_240
 _NUMBER = re.compile(r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?", re.ASCII)
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|min|[smhdw]))+(?![\w.])", re.ASCII)
+_PORTION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|[smhdw])\s*", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_STEP = re.compile(r"@([+-]?\d+)", re.ASCII)
+_REFERENCE = re.compile(r"[^\s(),'\"]+")
+_REFERABLE = ("dataset", "model", "artifact")
+_FUNCTIONS_OF_NAMES = ("count", "exists")
 _SIGNED_WORD = re.compile(r"[+-](?:inf|infinity|nan)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d][\w/\-]*(?:\.[\w/\-]+)*")
 _PART = re.compile(r"[\w/\-]+(?:\.[\w/\-]+)*")
+_PATTERN = re.compile(r"[\w/\-*?\[\]!]+(?:\.[\w/\-*?\[\]!]+)*")
 _OPERATORS = ("==", "!=", "<>", "<=", ">=", "=", "<", ">")
-_NEARLY = {"&&": "AND", "&": "AND", "||": "OR", "|": "OR", "!": "NOT", "=~": "LIKE", "~": "LIKE", ";": ","}
+_ARITHMETIC = "+-*/"
+_NEARLY = {"&&": "AND", "&": "AND", "||": "OR", "|": "OR", "!": "NOT", "=~": "GLOB", "~": "GLOB", ";": ","}
 _BRACKETS = {"(", ")", ","}
 
 
@@ -27,7 +36,10 @@ class Kind(Enum):
     NAME = auto()
     STRING = auto()
     NUMBER = auto()
+    DURATION = auto()
+    REFERENCE = auto()
     OPERATOR = auto()
+    ARITHMETIC = auto()
     BRACKET = auto()
     END = auto()
 
@@ -50,7 +62,10 @@ class Token:
         text: As written; for an operator, its canonical form.
         position: Index of its first character in the filter.
         parts: Components of a name.
-        value: Text of a string without quotes and escapes, or a number.
+        value: Text of a string without quotes and escapes, or a number; seconds of a duration; what follows the
+            colon of `dataset:…`.
+        step: What stands behind the `@` of a name.
+        is_pattern: Whether a name, or a reference, holds wildcards.
     """
 
     kind: Kind
@@ -58,6 +73,8 @@ class Token:
     position: int
     parts: tuple[Part, ...] = ()
     value: str | int | float = ""
+    step: int | None = None
+    is_pattern: bool = False
 
     @property
     def word(self) -> str:
@@ -101,20 +118,55 @@ def tokens(text: str) -> list[Token]:
     return list(_scan(text))
 
 
+def seconds_in(text: str) -> float | None:
+    """Return the seconds of a duration such as `1h30m`, `None` where it is none."""
+    seconds, position, text = 0.0, 0, text.strip()
+    while (match := _PORTION.match(text, position)) is not None:
+        seconds += float(match[1]) * _SECONDS[match[2]]
+        position = match.end()
+    return seconds if position and position == len(text) and not math.isinf(seconds) else None
+
+
 def _scan(text: str) -> Iterator[Token]:
     position = 0
+    before = previous = Token(Kind.END, "", 0)
     while position < len(text):
         character = text[position]
         if character.isspace():
             position += 1
             continue
-        token, position = _token(text, position)
+        takes_pattern = previous.text == "(" and before.word in _FUNCTIONS_OF_NAMES
+        if character == ":" and previous.word in _REFERABLE and position == previous.position + len(previous.text):
+            token, position = _reference(text, position)
+        elif takes_pattern and (match := _PATTERN.match(text, position)) is not None:
+            token, position = _name(text, match, takes_pattern=True)
+        else:
+            token, position = _token(text, position, follows_value=_is_value(previous))
         yield token
+        before, previous = previous, token
     yield Token(Kind.END, "", len(text))
 
 
-def _token(text: str, start: int) -> tuple[Token, int]:
+def _is_value(token: Token) -> bool:
+    return token.kind in (Kind.NUMBER, Kind.STRING, Kind.DURATION) or token.text == ")"
+
+
+def _reference(text: str, start: int) -> tuple[Token, int]:
+    """Read what follows the colon of `dataset:loans@3`."""
+    if text[start + 1 : start + 2] in ("'", '"') and text[start + 1 : start + 2]:
+        value, end = _quoted(text, start + 1)
+        return Token(Kind.REFERENCE, text[start:end], start, value=value), end
+    match = _REFERENCE.match(text, start + 1)
+    if match is None:
+        raise mistake("a name must follow the colon, such as dataset:loans@3", text, start)
+    is_pattern = any(wildcard in match[0] for wildcard in "*?[")
+    return Token(Kind.REFERENCE, text[start : match.end()], start, value=match[0], is_pattern=is_pattern), match.end()
+
+
+def _token(text: str, start: int, *, follows_value: bool) -> tuple[Token, int]:
     character = text[start]
+    if follows_value and character in _ARITHMETIC:
+        return Token(Kind.ARITHMETIC, character, start), start + 1
     if character in _BRACKETS:
         return Token(Kind.BRACKET, character, start), start + 1
     if character in "'\"":
@@ -126,6 +178,8 @@ def _token(text: str, start: int) -> tuple[Token, int]:
             return Token(Kind.OPERATOR, canonical, start), start + len(operator)
     if (match := _SIGNED_WORD.match(text, start)) is not None:
         return Token(Kind.NUMBER, match[0], start, value=float(match[0])), match.end()
+    if (match := _DURATION.match(text, start)) is not None:
+        return Token(Kind.DURATION, match[0], start, value=_checked_seconds(text, match)), match.end()
     if (match := _NUMBER.match(text, start)) is not None:
         return _number(text, match)
     if (match := _WORD.match(text, start)) is not None:
@@ -135,7 +189,16 @@ def _token(text: str, start: int) -> tuple[Token, int]:
             raise mistake(f"{wrong!r} is not part of the filter language; write {right!r}", text, start)
     if character == "`":
         raise mistake("a quoted name needs its kind in front, such as metrics.`val loss`", text, start)
+    if character in "*?[":
+        raise mistake("wildcards in names stand in count(…) and exists(…) only; in texts, behind GLOB", text, start)
     raise mistake(f"unexpected {character!r}; text goes in quotes", text, start)
+
+
+def _checked_seconds(text: str, match: re.Match[str]) -> float:
+    seconds = seconds_in(match[0])
+    if seconds is None:
+        raise mistake(f"{match[0][:40]} is too long a duration", text, match.start())
+    return seconds
 
 
 def _number(text: str, match: re.Match[str]) -> tuple[Token, int]:
@@ -143,7 +206,7 @@ def _number(text: str, match: re.Match[str]) -> tuple[Token, int]:
     if end < len(text) and (text[end].isalnum() or text[end] in "_."):
         tail = re.compile(r"[\w.]*").match(text, end)
         word = match[0] + (tail[0] if tail else "")
-        raise mistake(f"{word[:40]!r} is not a number; text, times and durations go in quotes", text, start)
+        raise mistake(f"{word[:40]!r} is not a number; text and times go in quotes", text, start)
     digits = match[0]
     try:
         number: int | float = float(digits) if set(digits) & set(".eE") or len(digits) > 40 else int(digits)
@@ -154,9 +217,10 @@ def _number(text: str, match: re.Match[str]) -> tuple[Token, int]:
     return Token(Kind.NUMBER, digits, start, value=number), end
 
 
-def _name(text: str, match: re.Match[str]) -> tuple[Token, int]:
-    """Read a dotted name whose later components may be quoted: `metrics."val acc".max`."""
+def _name(text: str, match: re.Match[str], *, takes_pattern: bool = False) -> tuple[Token, int]:
+    """Read a dotted name whose later components may be quoted: `metrics."val acc".max`; it may end in a step."""
     start, end = match.span()
+    part = _PATTERN if takes_pattern else _PART
     parts = list(_plain_parts(match[0], start))
     while end < len(text) and text[end] == ".":
         dot, end = end, end + 1
@@ -168,12 +232,20 @@ def _name(text: str, match: re.Match[str]) -> tuple[Token, int]:
             parts.append(Part(value, True, quoted_at))
             if end < len(text) and (text[end].isalnum() or text[end] in "_/-'\"`"):
                 raise mistake("a dot must follow a quoted part of a name", text, end)
-        elif (more := _PART.match(text, end)) is not None:
+        elif (more := part.match(text, end)) is not None:
             parts.extend(_plain_parts(more[0], end))
             end = more.end()
         else:
             raise mistake(f"a name must follow the dot after {text[start:dot][-40:]!r}", text, end)
-    return Token(Kind.NAME, text[start:end], start, parts=tuple(parts)), end
+    step = None
+    if (found := _STEP.match(text, end)) is not None:
+        step, end = int(found[1]) if len(found[1]) < 20 else 2**63, found.end()
+        if not -(2**63) <= step < 2**63:
+            raise mistake("a step has at most 64 bits", text, found.start())
+    is_pattern = takes_pattern and any(
+        not part.is_quoted and any(wildcard in part.text for wildcard in "*?[") for part in parts
+    )
+    return Token(Kind.NAME, text[start:end], start, parts=tuple(parts), step=step, is_pattern=is_pattern), end
 
 
 def _plain_parts(name: str, start: int) -> Iterator[Part]:

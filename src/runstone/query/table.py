@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +14,19 @@ from typing import TYPE_CHECKING, Any, overload
 
 from runstone import settings
 from runstone.capture.metrics.energy import energy_in
-from runstone.index.conditions import Attribute, Field, Metric, Param, Tag
+from runstone.errors import InvalidValue
+from runstone.index.conditions import (
+    ATTRIBUTES,
+    At,
+    Attribute,
+    AttributeType,
+    Count,
+    Environment,
+    Field,
+    Metric,
+    Param,
+    Tag,
+)
 from runstone.index.records import RunRecord, escaped, list_text, split_path, unescaped
 from runstone.names import SYSTEM
 from runstone.params import flatten_params
@@ -21,6 +35,7 @@ from runstone.values import JSON, MetricSummary
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from runstone.runinfo import RunInfo
 
@@ -38,6 +53,10 @@ _ATTRIBUTES = (
     "notes",
     "failure",
 )
+MARKS = ("pinned", "archived")
+"""Columns of a table in which a run has the mark."""
+_MARKS = {"pinned": "is_pinned", "archived": "is_archived", "deleted": "is_deleted"}
+_NOT_IN_RECORDS = (At, Environment, Count)
 CONSUMPTION = ("energy_j", "energy_cost", "carbon_g")
 """Columns that are reckoned from the series of the machines' meters; the last two need a price, and an intensity."""
 _SHOWN_ROWS, _SHOWN_COLUMNS = 20, 12
@@ -103,8 +122,9 @@ class RunTable(Sequence["RunInfo"]):
         `energy_j` is among the attributes where anything was metered, `energy_cost` and `carbon_g` where
         `RUNSTONE_PRICE_PER_KWH` and `RUNSTONE_CARBON_G_PER_KWH` are set, too.
         """
-        attributes = [*_ATTRIBUTES, *CONSUMPTION]
-        attributes = [name for name in attributes if self.has(name)]
+        attributes = [name for name in _ATTRIBUTES if self.has(name)]
+        attributes += [name for name in MARKS if any(getattr(record, _MARKS[name]) for record in self.records)]
+        attributes += [name for name in CONSUMPTION if self.has(name)]
         params = dict.fromkeys(f"params.{name}" for record in self.records for name in flatten_params(record.params))
         metrics = sorted({f"metrics.{name}" for record in self.records for name in record.metrics})
         tags = sorted({f"tags.{name}" for record in self.records for name in record.tags})
@@ -133,6 +153,22 @@ class RunTable(Sequence["RunInfo"]):
                 frame[name] = pd.to_datetime(frame[name], utc=True)
         return frame
 
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow table with one row a run and the columns of `columns`.
+
+        Numbers stay numbers; a column whose values are of several types, and lists, are text, as JSON.
+        """
+        rows = self.to_dicts()
+        return arrow_table({name: [row.get(name) for row in rows] for name in self.columns})
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the table of `to_arrow` into a Parquet file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        _write(self.to_arrow(), Path(path))
+
     def values(self, column: str) -> list[Any]:
         """Return one column, `None` where a run has no value.
 
@@ -142,8 +178,29 @@ class RunTable(Sequence["RunInfo"]):
         Raises:
             InvalidFilter: there is no such field.
         """
-        field = self.field(column)
+        return self.values_of(self.field(column))
+
+    def values_of(self, field: Field) -> list[Any]:
+        """Return what the runs have under a field, `None` where one has nothing; several values as a list."""
+        if not _is_in_records(field):
+            return self._asked(field)
         return [value_of(record, field, self._now) for record in self.records]
+
+    def _asked(self, field: Field) -> list[Any]:
+        from runstone.index.asking import keys_of, values  # loads NumPy
+        from runstone.index.opening import open_index
+        from runstone.index.store import Question
+
+        folders = [record.folder for record in self.records]
+
+        def answer(question: Question) -> list[Any]:
+            keys = keys_of(question, folders)
+            there = [folder for folder in folders if folder in keys]
+            found = dict(zip(there, values(question, [keys[folder] for folder in there], field), strict=True))
+            return [found.get(folder) for folder in folders]
+
+        with open_index(self._workspace_path) as index:
+            return index.ask(answer)
 
     def field(self, column: str) -> Field:
         """Return the field that a column shows; names of `columns` need no quotes, whatever they hold.
@@ -164,7 +221,8 @@ class RunTable(Sequence["RunInfo"]):
         return parse_field(column)
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
-        row: dict[str, Any] = {name: _attribute(record, name, self._now) for name in (*_ATTRIBUTES, *CONSUMPTION)}
+        names = (*_ATTRIBUTES, *MARKS, *CONSUMPTION)
+        row: dict[str, Any] = {name: _attribute(record, name, self._now) for name in names}
         row |= {f"params.{name}": value for name, value in flatten_params(record.params).items()}
         row |= {f"metrics.{name}": summary.last for name, summary in sorted(record.metrics.items())}
         row |= {f"tags.{name}": text for name, text in sorted(record.tags.items())}
@@ -214,11 +272,17 @@ def value_of(record: RunRecord, field: Field, now: float) -> Any:
 
     Args:
         record: The run.
-        field: A metric's statistic, a param, a tag or an attribute.
+        field: A metric's statistic, a param, a tag or an attribute with one value.
         now: Seconds since the epoch, the end of runs that go on.
+
+    Raises:
+        InvalidValue: the field is not known of a record alone; `RunTable.values_of` asks the index.
     """
+    if not _is_in_records(field):
+        raise InvalidValue(f"this works with a metric, a param, a tag or an attribute of one value, not with {field}")
     if isinstance(field, Attribute):
         return _attribute(record, field.name, now)
+    assert isinstance(field, Metric | Param | Tag)  # noqa: S101 (what is left, for the type checker)
     return recorded_value(field, params=record.params, tags=record.tags, metrics=record.metrics)
 
 
@@ -256,6 +320,8 @@ def _attribute(record: RunRecord, name: str, now: float) -> Any:
             return record.status.value
         case "energy_j" | "energy_cost" | "carbon_g":
             return _consumption(record, name)
+        case "pinned" | "archived" | "deleted":
+            return getattr(record, _MARKS[name])
         case _:
             return getattr(record, name)
 
@@ -270,6 +336,65 @@ def _consumption(record: RunRecord, name: str) -> float | None:
             return energy.carbon_g(carbon) if carbon is not None else None
         case _:
             return energy.total_j
+
+
+def _is_in_records(field: Field) -> bool:
+    is_texts = isinstance(field, Attribute) and ATTRIBUTES[field.name] is AttributeType.TEXTS
+    return not isinstance(field, _NOT_IN_RECORDS) and not is_texts
+
+
+def arrow_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Return columns as an Arrow table."""
+    import pyarrow as pa  # slow, only for tables
+
+    return pa.table({name: _arrow_column(values) for name, values in columns.items()})
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns into a Parquet file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _write(arrow_table(columns), path)
+
+
+def _arrow_column(values: Sequence[Any]) -> pa.Array:
+    """Return values as an Arrow array: of one type where they have one, else as text."""
+    import pyarrow as pa  # slow, only for tables
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool} or kinds <= {str}:
+        return pa.array(values, pa.bool_() if kinds == {bool} else pa.string() if kinds else pa.null())
+    if kinds <= {int, float}:
+        is_small = kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values)
+        return pa.array(
+            [None if value is None else value if is_small else _as_float(value) for value in values],
+            pa.int64() if is_small else pa.float64(),
+        )
+    if kinds == {datetime}:
+        return pa.array(values, pa.timestamp("us", "UTC"))
+    texts = [value if value is None or isinstance(value, str) else list_text(value) for value in values]
+    return pa.array([text.encode("utf-8", "replace").decode() if text is not None else None for text in texts])
+
+
+def _as_float(value: int | float) -> float:
+    """Return a number as a float; an integer beyond all floats as the largest."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(sys.float_info.max, value)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq  # slow, only for tables
+
+    partial = path.with_name(f"{path.name}.{os.urandom(8).hex()}.partial")
+    try:
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> str:

@@ -7,7 +7,17 @@ import os
 from pathlib import Path, PurePosixPath
 
 from runstone.params import merge_params
-from runstone.reproduce.plan import Command, Variables, command_of, field_of, inside, moved, text_of, with_home
+from runstone.reproduce.plan import (
+    Command,
+    Variables,
+    command_of,
+    field_of,
+    inside,
+    moved,
+    text_of,
+    with_data,
+    with_home,
+)
 from runstone.reproduce.restored import CODE, SCRIPT, Restored
 from runstone.runlog.reader import read_events, read_journal
 from runstone.values import JSON
@@ -83,6 +93,7 @@ class _Words:
         arguments = self._command.arguments
         if self._made.checkout is not None:
             arguments = tuple(map(self._argument, arguments))
+        arguments = tuple(with_data(word, self._made.data) for word in arguments)
         self._made.words = (*self._command.flags, *target, *arguments)
 
     def _script(self, given: str) -> str | None:
@@ -147,7 +158,7 @@ def restore_variables(made: Restored, variables: Variables, root: str) -> None:
     for name, value in variables.set.items():
         if made.checkout is not None and root:
             value = os.pathsep.join(moved(part, root, code) for part in value.split(os.pathsep))
-        made.set[name] = value
+        made.set[name] = os.pathsep.join(with_data(part, made.data) for part in value.split(os.pathsep))
     made.unset = variables.unset
     for name in variables.redacted:
         if name in made.present:

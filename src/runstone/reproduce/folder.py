@@ -13,6 +13,7 @@ from runstone.environments import diff_environments, recorded_patch
 from runstone.errors import AlreadyExists, InvalidValue, NotFound
 from runstone.reproduce.checkout import not_kept, restore_code
 from runstone.reproduce.command import import_from_the_copy, restore_command, restore_trial, restore_variables
+from runstone.reproduce.data import restore_data
 from runstone.reproduce.packages import packages_of
 from runstone.reproduce.pages import write_pages
 from runstone.reproduce.plan import field_of, is_safe_relative, text_of, texts_of, variables_of, with_home
@@ -30,7 +31,7 @@ def restore(
     repository: str | None = None,
     links: Sequence[str] = (),
 ) -> Restored:
-    """Make a folder with the code, packages, command and variables of a run. Runs none of it.
+    """Make a folder with the code, data, packages, command and variables of a run. Runs none of it.
 
     Args:
         run: The run.
@@ -83,6 +84,7 @@ def _restore(made: Restored, environment: Mapping[str, Any], repository: str | N
     made.now = diff_environments(environment, now, is_same_program=False)
     code = made.checkout.folder if made.checkout is not None else None
     made.packages = packages_of(environment, home=home, root=root, code=code)
+    restore_data(made, root, home)
     restore_command(made, root, home)
     _name_not_kept(made, root)
     restore_variables(made, variables_of(environment, now, home=home), root)

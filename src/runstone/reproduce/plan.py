@@ -163,6 +163,22 @@ def moved(word: str, root: str, code: Path) -> str:
     return f"{prefix}{code / relative}"
 
 
+def with_data(word: str, data: Mapping[str, Path]) -> str:
+    """Return a word of the command line in which a place of data is the one where it is now.
+
+    Args:
+        word: A path, or `--name=` and one.
+        data: Where data was, and where it is.
+    """
+    head, equals, tail = word.partition("=")
+    prefix, path = (head + equals, tail) if equals and not head.startswith("/") else ("", word)
+    for then, now in sorted(data.items(), key=lambda one: -len(one[0])):  # the nearest folder around it
+        relative = inside(path, then)
+        if relative is not None:
+            return f"{prefix}{now / relative}" if relative.parts else f"{prefix}{now}"
+    return word
+
+
 def seeds_of(snapshot: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was recorded of seeds: params by their name, frameworks, Python's hashes."""
     found = {f"param {name}": value for name, value in params.items() if is_seed(name) and value is not None}

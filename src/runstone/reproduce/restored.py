@@ -15,7 +15,7 @@ from runstone.reproduce.plan import seeds_of, text_of
 from runstone.runinfo import RunInfo
 
 CODE, LOCK, PLAN, README, SCRIPT = "code", "requirements.lock.txt", "reproduce.json", "README.md", "run.sh"
-VENV, CONDA = ".venv", "conda-explicit.txt"
+VENV, CONDA, DATA = ".venv", "conda-explicit.txt", "data"
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class Restored:
         unset: Variables to remove.
         packages: What was installed.
         interpreter: The Python that the command runs with: this one, or that of the folder's own environment.
+        data: Where the run read a dataset, and where that is here, for those that were put here.
         obstacles: Why the command cannot be run as it stands.
         lost: What could not be restored.
         notes: What was done otherwise than then.
@@ -53,6 +54,7 @@ class Restored:
     unset: tuple[str, ...] = ()
     packages: Packages = field(default_factory=Packages)
     interpreter: str = field(default_factory=lambda: sys.executable)
+    data: dict[str, Path] = field(default_factory=dict)
     obstacles: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -92,6 +94,12 @@ class Restored:
             "command": list(self.words),
             "variables": dict(self.set),
             "unset": list(self.unset),
+            "data": {then: str(now) for then, now in self.data.items()},
+            "datasets": [
+                {"name": link.name, "version": link.version, "hash": link.hash, "role": link.role}
+                for link in self.run.inputs
+                if link.kind == "dataset"
+            ],
             "seeds": seeds_of(self.environment, self.run.flat_params),
             "params": self.run.params,
             "artifacts": [

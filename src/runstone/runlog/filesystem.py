@@ -46,8 +46,27 @@ def filesystem_type(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) 
 def choose_backend(path: Path) -> Backend:
     """Return how the metric log in `path` should be written: mapped where that is safe, else appended."""
     if sys.platform == "linux":
-        return "mmap" if filesystem_type(path) in _MAPPABLE else "append"
+        return "mmap" if (_type_by_device(path) or filesystem_type(path)) in _MAPPABLE else "append"
     return "append"
+
+
+def _type_by_device(path: Path) -> str | None:
+    """Return the type of the file system that holds `path` by its device number: quicker than by its place.
+
+    `None` where no mount has that number, as with the subvolumes of btrfs.
+    """
+    try:
+        device = os.stat(path).st_dev  # noqa: PTH116 (each run of a sweep comes here: no path is made of it)
+        with open("/proc/self/mountinfo", "rb", buffering=0) as file:  # noqa: PTH123 (as above)
+            lines = file.readall().split(b"\n")
+    except OSError:
+        return None
+    number = b"%d:%d" % (os.major(device), os.minor(device))
+    for line in lines:
+        left, _, right = line.partition(b" - ")
+        if left.split(b" ", 3)[2:3] == [number]:
+            return right.partition(b" ")[0].decode("ascii", "replace")
+    return None
 
 
 def reserve(fd: int, size_bytes: int) -> None:

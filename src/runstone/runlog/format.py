@@ -185,6 +185,8 @@ STATUS_WORD = struct.Struct("<I")
 STATUS_WORD_OFFSET = 48
 STATUS_SPILLED = struct.Struct("<I")
 STATUS_SPILLED_OFFSET = 52
+STATUS_COPIED = struct.Struct("<I")
+STATUS_COPIED_OFFSET = 56
 STATE_OPEN, STATE_ENDED = 1, 2
 # How the run ended, where the journal could not take it: a full disk has no room for another line.
 END_WORDS = ("", "finished", "failed", "stopped", "pruned")

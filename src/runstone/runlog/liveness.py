@@ -76,6 +76,43 @@ def clear_spilled(directory: int, name: str) -> None:
             os.close(fd)
 
 
+def write_copied_status(
+    directory: int,
+    name: str,
+    *,
+    beat: float,
+    is_alive: bool,
+    dropped: int = 0,
+    word: str = "",
+    is_spilled: bool = False,
+) -> None:
+    """Write the status file of a writer on another host, as far as that host tells: its heartbeat alone decides here.
+
+    Args:
+        directory: Of the run.
+        name: Of the file.
+        beat: When the writer lived last, by the clock of this host.
+        is_alive: Whether it goes on.
+        dropped, word, is_spilled: As the writer's own file says.
+    """
+    state = fmt.STATE_OPEN if is_alive else fmt.STATE_ENDED
+    told = bytearray(fmt.STATUS_COPIED_OFFSET + fmt.STATUS_COPIED.size)
+    fmt.STATUS_HEAD.pack_into(told, 0, fmt.STATUS_MAGIC, fmt.FORMAT, beat, 0.0, state, dropped)
+    fmt.STATUS_WORD.pack_into(told, fmt.STATUS_WORD_OFFSET, fmt.END_WORDS.index(word))
+    fmt.STATUS_SPILLED.pack_into(told, fmt.STATUS_SPILLED_OFFSET, is_spilled)
+    fmt.STATUS_COPIED.pack_into(told, fmt.STATUS_COPIED_OFFSET, 1)
+    fd = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory)
+    try:
+        os.pwrite(fd, told if os.fstat(fd).st_size else told.ljust(fmt.CONTROL_BYTES, b"\0"), 0)
+    finally:
+        os.close(fd)
+
+
+def _is_copied(fd: int) -> bool:
+    told = os.pread(fd, fmt.STATUS_COPIED.size, fmt.STATUS_COPIED_OFFSET)
+    return len(told) == fmt.STATUS_COPIED.size and bool(fmt.STATUS_COPIED.unpack(told)[0])
+
+
 def _lock(fd: int) -> None:
     if sys.platform == "linux":
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
@@ -111,7 +148,8 @@ def is_alive(status_path: Path, writer_boot_id: str, now: float | None = None) -
         head = _unpack(os.pread(fd, fmt.STATUS_HEAD.size, 0))
         if head is not None and head.state == fmt.STATE_ENDED:
             return False
-        if writer_boot_id and writer_boot_id == boot_id():
+        # Of a run that is sent here from this very host, the writer's lock is on the file that it came from.
+        if writer_boot_id and writer_boot_id == boot_id() and not _is_copied(fd):
             with contextlib.suppress(OSError):
                 return _is_locked(fd)
         if head is None:

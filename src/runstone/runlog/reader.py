@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from runstone.errors import FormatError
 from runstone.params import merge_params
 from runstone.runlog import format as fmt
 from runstone.runlog.liveness import is_alive, read_status
-from runstone.values import JSON, Artifact, Attempt, Failure, FileEntry, Link, Status
+from runstone.values import JSON, Alert, Artifact, Attempt, Failure, FileEntry, Link, Status
 
 _LAST_TIME = 253_402_300_800.0  # the year 10000
 # The worst end decides for an attempt of several processes.
@@ -44,7 +44,8 @@ class WriterState:
 class JournalState:
     """Everything that the journals of a run say: all but the points.
 
-    Times are seconds since the epoch, UTC. `params` is nested, as it was given.
+    Times are seconds since the epoch, UTC. `params` is nested, as it was given. `is_held` says whether the run, which
+    launchers alone write, goes on until they say how it ended, whether or not one is there; `None`: it is no such run.
     """
 
     run_id: str
@@ -60,12 +61,16 @@ class JournalState:
     inputs: dict[tuple[str | None, ...], Link] = field(default_factory=dict)
     outputs: dict[tuple[str | None, ...], Link] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    alerts: dict[str, Alert] = field(default_factory=dict)
     status: Status = Status.CRASHED
     failures: list[Failure] = field(default_factory=list)
     created_at: float = 0.0
     ended_at: float | None = None
     is_deleted: bool = False
+    is_pinned: bool = False
+    is_archived: bool = False
     is_created: bool = False
+    is_held: bool | None = None
     writers: list[WriterState] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -164,7 +169,7 @@ def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
     for writer in state.writers:
         if writer.role != "edit":
             _see_whether_alive(run_path, writer, now)
-    state.attempts = _attempts(state.writers)
+    state.attempts = _attempts(state.writers, is_held=state.is_held)
     if state.attempts:
         latest = state.attempts[-1]
         state.status, state.ended_at = latest.status, _epoch(latest.ended_at)
@@ -232,10 +237,23 @@ def _apply(
                 writer.rewind_step = step if writer.rewind_step is None else min(step, writer.rewind_step)
         case "warning":
             state.warnings.append(str(event.get("message", "")))
+        case "alert":
+            alert = _alert(event)
+            state.alerts[alert.id] = alert
+        case "alert_sent" if event.get("alert") in state.alerts:
+            told = (str(event["to"]), bool(event["is_delivered"]), str(event.get("detail", "")))
+            alert = state.alerts[event["alert"]]
+            state.alerts[alert.id] = replace(alert, deliveries=(*alert.deliveries, told))
         case "deleted":
             state.is_deleted = True
         case "restored":
             state.is_deleted = False
+        case "pinned" if isinstance(event.get("value"), bool):
+            state.is_pinned = event["value"]
+        case "archived" if isinstance(event.get("value"), bool):
+            state.is_archived = event["value"]
+        case "held" if isinstance(event.get("value"), bool):
+            state.is_held = event["value"]
         case "end":
             _end(writer, event, failures)
 
@@ -272,6 +290,21 @@ def _link(event: dict[str, Any]) -> Link:
     )
 
 
+def _alert(event: dict[str, Any]) -> Alert:
+    step, value = event.get("step"), event.get("value")
+    return Alert(
+        id=str(event["id"]),
+        rule=str(event.get("rule") or ""),
+        level=str(event.get("level", "warning")),
+        title=str(event["title"]),
+        text=str(event.get("text") or ""),
+        at=float(event["at"]),
+        metric=_text(event.get("metric")),
+        step=int(step) if step is not None else None,
+        value=float(value) if value is not None else None,
+    )
+
+
 def _artifact(event: dict[str, Any]) -> Artifact:
     files = tuple(
         FileEntry(path=str(entry["path"]), hash=str(entry["hash"]), size_bytes=int(entry["size"]))
@@ -302,7 +335,7 @@ def _see_whether_alive(run_path: Path, writer: WriterState, now: float | None) -
         writer.status = Status(status.word)  # its journal could not take the end: the disk was full
 
 
-def _attempts(writers: list[WriterState]) -> list[Attempt]:
+def _attempts(writers: list[WriterState], *, is_held: bool | None) -> list[Attempt]:
     """Return the attempts, told by their `main` writers, or by the launcher where none came."""
     attempts: list[Attempt] = []
     for number in sorted({writer.attempt for writer in writers if writer.role in ("main", "launcher")}):
@@ -312,8 +345,12 @@ def _attempts(writers: list[WriterState]) -> list[Attempt]:
             continue  # a launcher looked in and left; no attempt came of it
         telling = main or launchers
         first = min(telling, key=lambda writer: (writer.rank, writer.started_at))
-        status = _status_of(main, launchers)
-        ends = [writer.ended_at for writer in telling if writer.ended_at is not None]
+        if main or is_held is None:
+            status, ending = _status_of(main, launchers), telling
+        else:  # whether one of them lives tells nothing: a server opens such a run to add a tag, too
+            status = Status.RUNNING if is_held else _last_word(launchers) or Status.CRASHED
+            ending = [writer for writer in launchers if writer.status is not None]
+        ends = [writer.ended_at for writer in ending if writer.ended_at is not None]
         rewinds = [writer.rewind_step for writer in main if writer.rewind_step is not None]
         attempts.append(
             Attempt(

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runstone.runlog.blocks import BLOCKS, write_blocks
+from runstone.runlog.changes import announce
 from runstone.runlog.liveness import is_alive, read_status
 from runstone.runlog.reader import JournalState, read_journal
 from runstone.runlog.sealed import new_file, parts_of, sync_folder, write_sealed
@@ -45,10 +47,10 @@ def seal(run_path: Path) -> Sealing | None:
         FormatError: files of the run are damaged or of a newer version.
         OSError: the disk is full; everything is as it was then.
     """
-    with _alone(run_path) as is_alone:
+    with alone(run_path) as is_alone:
         if not is_alone:
             return None
-        for name in (SEALED, LEVELS):
+        for name in (SEALED, LEVELS, BLOCKS):
             for left in run_path.glob(f"{name}.*.partial"):  # of a sealing that was killed; others' are at work
                 left.unlink(missing_ok=True)
         if not recover_spill(run_path):
@@ -64,19 +66,22 @@ def seal(run_path: Path) -> Sealing | None:
 
         with new_file(run_path / SEALED) as path:
             points = write_sealed(path, parts_of(log, writers), writers)
-        (run_path / LEVELS).unlink(missing_ok=True)
+        for derived in (LEVELS, BLOCKS):
+            (run_path / derived).unlink(missing_ok=True)
         write_levels(run_path)
+        write_blocks(run_path)
         for paths in logs.values():
             for path in paths:
                 path.unlink(missing_ok=True)
         sync_folder(run_path)
-        after = sum(p.stat().st_size for p in (run_path / SEALED, run_path / LEVELS) if p.exists())
+        announce(run_path)
+        after = sum(p.stat().st_size for p in (run_path / name for name in (SEALED, LEVELS, BLOCKS)) if p.exists())
         return Sealing(points, before, after)
 
 
 @contextlib.contextmanager
-def _alone(run_path: Path) -> Iterator[bool]:
-    """Say whether this process alone seals the run; the lock goes with the process."""
+def alone(run_path: Path) -> Iterator[bool]:
+    """Say whether this process alone puts the metric logs of a run in order; the lock goes with the process."""
     fd = os.open(run_path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -25,7 +25,8 @@ _COLUMNS = {
     "latest_at": np.float64,
 }
 _SUMMED_UP = tuple(_COLUMNS)[:-1]
-_FEW_GROUPS = 64
+_FEW_GROUPS, _MANY_POINTS = 64, 100
+"""Few long stretches are summed one by one, others all together; either way point by point."""
 _BLOCK_ROWS = 256
 
 
@@ -136,7 +137,7 @@ class Figures:
         self.min[row[is_lower]], self.min_step[row[is_lower]] = value[lowest[is_lower]], step[lowest[is_lower]]
         self.max[row[is_higher]], self.max_step[row[is_higher]] = value[highest[is_higher]], step[highest[is_higher]]
         with np.errstate(all="ignore"):  # ±Inf and overflow are values like any other here
-            if len(row) <= _FEW_GROUPS:
+            if len(row) <= _FEW_GROUPS and len(value) >= _MANY_POINTS * len(row):
                 for one, start, end in zip(row.tolist(), starts.tolist(), bounds[1:].tolist(), strict=True):
                     self.total[one] = np.cumsum(np.concatenate(([self.total[one]], value[start:end])))[-1]
             else:

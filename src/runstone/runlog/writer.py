@@ -22,6 +22,7 @@ from runstone import settings
 from runstone._version import __version__
 from runstone.runlog import format as fmt
 from runstone.runlog.beside import write_whole
+from runstone.runlog.changes import announce
 from runstone.runlog.filesystem import Backend, choose_backend, reserve
 from runstone.runlog.liveness import StatusFile, boot_id
 from runstone.runlog.points import ClosedPoints, Points, open_points
@@ -169,6 +170,8 @@ class RunLog:
                 events.append({"event": "created", "at": self._clock(), **created})
             self._make_files(f"{name}.status", f"journal.{name}.jsonl", b"".join(map(fmt.encode_event, events)))
             self._needs_files = False
+            if self.role != "edit":
+                announce(self.path)
             if self.role == "launcher":
                 _watch_over(self)
             elif self.role != "edit":
@@ -335,6 +338,8 @@ class RunLog:
             if self._journal is not None:
                 os.close(self._journal)
                 self._journal = None
+                if self.role == "edit":  # what it says stands from now on; the others' runs are followed as they live
+                    announce(self.path)
             if self._status is not None:
                 self._status.end(self.points.dropped, word, is_spilled=self._spill.is_used)
                 self._status = None
@@ -374,6 +379,18 @@ def request_stop(run_path: Path, word: int) -> None:
         standing = os.pread(fd, 1, 0) or b"\0"
         if word > standing[0]:
             os.pwrite(fd, bytes([word]), 0)
+    finally:
+        os.close(fd)
+
+
+def stop_word(run_path: Path) -> str | None:
+    """Return what a run was asked for, `stop` or `prune`; `None` where nothing was asked."""
+    try:
+        fd = os.open(run_path / _CONTROL, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return {fmt.WORD_STOP: "stop", fmt.WORD_PRUNE: "prune"}.get((os.pread(fd, 1, 0) or b"\0")[0])
     finally:
         os.close(fd)
 

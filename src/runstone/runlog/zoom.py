@@ -138,7 +138,7 @@ def write_levels(run_path: Path) -> None:
         OSError: the disk is full; the run is as it was.
     """
     sealed = SealedMetrics(run_path)
-    long = [name for name in sealed.long_names(LEAST_POINTS) if _is_plain(sealed, name)]
+    long = [name for name in sealed.long_names(LEAST_POINTS) if is_plain(sealed, name)]
     if not long:
         return
     places: list[list[object]] = []
@@ -160,7 +160,7 @@ def write_levels(run_path: Path) -> None:
             writer.add_key_value_metadata({b"runstone": told, b"runstone.crc32": str(zlib.crc32(told)).encode()})
 
 
-def _is_plain(sealed: SealedMetrics, name: str) -> bool:
+def is_plain(sealed: SealedMetrics, name: str) -> bool:
     """Return whether the rows of a metric are its curve, at steps that never go back."""
     kinds, writers = sealed.kinds(name), {writer for writer, _step in sealed.first_steps(name)}
     return (

@@ -7,8 +7,6 @@ the name and first record of its oldest event file. What was imported is told in
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -21,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from runstone.errors import AlreadyExists, InvalidName, NotFound, RunstoneError
+from runstone.errors import InvalidName, NotFound, RunstoneError
+from runstone.importers.importing import only_import
 from runstone.index.records import split_path
 from runstone.names import check_name, folder_name
 from runstone.params import merge_params
@@ -125,30 +124,9 @@ def import_logdir(workspace: Workspace, logdir: Path, *, project: str) -> Iterat
     """
     check_name(project, "project")
     root = Path(os.path.abspath(logdir))  # noqa: PTH100 (links stay: their names are the user's)
-    with _only_import(workspace) as scratch:
+    with only_import(workspace) as scratch:
         for folder in find_folders(root):
             yield _import_folder(workspace, scratch, folder, root, project)
-
-
-@contextlib.contextmanager
-def _only_import(workspace: Workspace) -> Iterator[Path]:
-    """Hold the lock on importing, and give a folder for runs that are not whole yet."""
-    scratch = workspace.path / "imports"
-    scratch.mkdir(exist_ok=True)
-    fd = os.open(scratch / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyExists(f"another import into {workspace.path} is running; wait for its end") from None
-        except OSError as error:  # a file system without locks
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-        for partial in scratch.glob("*.partial"):  # of an import that was killed
-            shutil.rmtree(partial)
-        yield scratch
-    finally:
-        os.close(fd)
 
 
 def _import_folder(workspace: Workspace, scratch: Path, folder: Path, root: Path, project: str) -> ImportedFolder:

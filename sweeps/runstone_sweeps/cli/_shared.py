@@ -58,11 +58,9 @@ def find_sweep(workspace: Workspace, reference: str) -> SweepFolder:
 
 def status_of(folder: SweepFolder, record: SweepRecord) -> str:
     """Return where a sweep stands, in a word or two."""
-    if folder.is_running:
-        return "paused" if record.is_paused else "running"
-    if record.is_finished:
-        return "finished"
-    return str(record.closed or ("interrupted" if record.sessions else "not begun"))
+    from runstone_sweeps.store import status_of
+
+    return status_of(folder, record)
 
 
 def make_console() -> Console:

@@ -42,19 +42,26 @@ def pause_command(sweep: str, workspace_path: str | None) -> None:
 
 @click.command("add")
 @click.argument("sweep")
-@click.argument("words", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.argument("words", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--trials", type=click.IntRange(1), help="So many trials more than its budget.")
 @workspace_option
-def add_command(sweep: str, words: tuple[str, ...], workspace_path: str | None) -> None:
+def add_command(sweep: str, words: tuple[str, ...], trials: int | None, workspace_path: str | None) -> None:
     """Have SWEEP try the point that the words name next; the sampler fills in what they do not name.
 
     It is tried also where the budget of trials is spent.
     """
     from runstone_sweeps.requests import parse_assignments
 
+    if not words and trials is None:
+        raise click.UsageError("name a point, such as lr=0.1, or how many --trials more")
     point = parse_assignments(words)
     folder = find_sweep(open_workspace(workspace_path), sweep)
-    _ask(folder, "add", points=[point])
-    click.echo(f"the point is tried next{_when(folder)}")
+    if words:
+        _ask(folder, "add", points=[point])
+        click.echo(f"the point is tried next{_when(folder)}")
+    if trials is not None:
+        _ask(folder, "more", trials=trials)
+        click.echo(f"{trials} more trial{'s are' if trials > 1 else ' is'} run{_when(folder)}")
 
 
 @click.command("rerun")
@@ -98,22 +105,14 @@ def unpause(folder: SweepFolder) -> None:
 
 
 def _ask(folder: SweepFolder, action: str, **fields: Any) -> None:
-    """Have something done: by the coordinator if there is one, else here.
+    """Have something done, and say so where it has to wait.
 
     Raises:
         RequestRefused: it cannot be done.
     """
-    from runstone_sweeps.requests import Requests, answer_here, wait_for_answer
-    from runstone_sweeps.store import SweepIsRunning
+    from runstone_sweeps.requests import ask
 
-    request = Requests(folder).post(action, **fields)
-    if not folder.is_running:
-        try:
-            answer_here(folder, request)
-            return
-        except SweepIsRunning:  # it was begun in between
-            pass
-    if not wait_for_answer(folder, request):
+    if not ask(folder, action, **fields):
         click.echo(f"sweep {folder.id} is busy and does it when it comes to it", err=True)
 
 

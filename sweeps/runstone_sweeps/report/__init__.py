@@ -22,6 +22,7 @@ from runstone_sweeps.report.parameters import (
 from runstone_sweeps.spec import SweepSpec
 from runstone_sweeps.store import SweepFolder
 from runstone_sweeps.study import find_importances, pruner_audit
+from runstone_sweeps.surroundings import find_differences
 
 # A forest takes seconds for each thousand trials.
 _MOST_FOR_FANOVA = 1_000
@@ -66,6 +67,7 @@ def render(folder: SweepFolder, record: SweepRecord, spec: SweepSpec) -> str:
         command=command,
         audit=audit_text(record, spec),
         tracebacks=_tracebacks(folder, record),
+        surroundings=find_differences(folder, record),
     )
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from runstone_sweeps.record import SweepRecord, TrialRecord
 from runstone_sweeps.report.drawing import Figure, json_safe
 from runstone_sweeps.spec import SweepSpec
+from runstone_sweeps.surroundings import Surroundings
 from runstone_sweeps.text import clean, counts_text, duration, energy, number, numbers_text, size, value_text
 from runstone_sweeps.view import goals_text, legend, metric_names, ranked_rows, state_text, values_text
 
 # Rows that stand in the page itself, for a reader without JavaScript.
 _STATIC_ROWS = 50
 _FAILURE_GROUPS = 20
+_LISTED_TRIALS = 12
 
 
 def page_of(
@@ -28,6 +30,7 @@ def page_of(
     command: str,
     audit: str,
     tracebacks: Mapping[int, str],
+    surroundings: Surroundings,
 ) -> str:
     """Return the whole page.
 
@@ -38,6 +41,7 @@ def page_of(
         command: A line that runs the best trial again; empty where there is none.
         audit: What the audit of the pruner found, in a sentence.
         tracebacks: Of failed trials, by number, as far as they are there.
+        surroundings: In what trials differ besides their params.
     """
     name = text_html(record.name)
     body = f"""<header>
@@ -47,6 +51,7 @@ def page_of(
 </header>
 {_best(record, spec, command)}
 {_failures(record, tracebacks)}
+{_surroundings(surroundings)}
 {_budget(record, audit)}
 {figures_html(figures)}
 {_table(record, spec)}
@@ -152,6 +157,29 @@ def _failures(record: SweepRecord, tracebacks: Mapping[int, str]) -> str:
     if len(groups) > _FAILURE_GROUPS:
         items += f"<p>{len(groups) - _FAILURE_GROUPS} more kinds of failures</p>"
     return f'<section class="failures"><h2>Failed, by cause</h2>{items}</section>'
+
+
+def _surroundings(found: Surroundings) -> str:
+    """Return what was not the same for all trials; nothing where no trial has a snapshot, or there is only one."""
+    if found.looked_at < 2:
+        return ""
+    heading = "Code, versions and machines"
+    if not found.differences:
+        said = f"The same for all {found.looked_at:,} trials whose snapshots were compared."
+        return f'<section><h2>{heading}</h2><p class="note">{said}</p></section>'
+    rows = ""
+    for difference in found.differences:
+        for place, (value, numbers) in enumerate(difference.values or [("", ())]):
+            listed = ", ".join(map(str, numbers[:_LISTED_TRIALS])) + (", …" if len(numbers) > _LISTED_TRIALS else "")
+            count = f"{len(numbers):,}" if numbers else ""
+            what = text_html(difference.what) if place == 0 else ""
+            rows += f"<tr><th>{what}</th><td>{text_html(value)}</td><td>{count}</td><td>{listed}</td></tr>"
+    note = f"Not the same for all {found.looked_at:,} trials whose snapshots were compared; a result may come of it."
+    head = "<tr><th></th><th></th><th>trials</th><th></th></tr>"
+    return (
+        f'<section><h2>{heading}</h2><p class="note">{note}</p>'
+        f'<div class="scroll"><table class="plain"><thead>{head}</thead><tbody>{rows}</tbody></table></div></section>'
+    )
 
 
 def _budget(record: SweepRecord, audit: str) -> str:

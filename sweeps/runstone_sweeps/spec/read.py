@@ -11,6 +11,7 @@ from runstone import InvalidConfig
 from runstone_sweeps import wandb_config, yamlfile
 from runstone_sweeps.algorithms import PRUNERS, SAMPLERS
 from runstone_sweeps.options import (
+    MOST_PARALLEL,
     Budget,
     Constraint,
     ExecutorSpec,
@@ -154,7 +155,7 @@ def parse_spec(
         pruner=pruner,
         min_per_branch=shape.min_per_branch,
         trials=trials,
-        parallel=shape.parallel,
+        parallel=shape.parallel or (MOST_PARALLEL if shape.executor.name in ("workers", "slurm") else 1),
         replicates=Replicates(shape.replicates.count, shape.replicates.aggregate),
         duplicates=shape.duplicates,
         timeout_s=shape.timeout,

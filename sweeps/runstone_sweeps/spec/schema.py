@@ -46,7 +46,7 @@ _DESCRIPTIONS = {
     "pruner": "What stops hopeless trials; default: median.",
     "min_per_branch": "Trials that each branch of a conditional space gets at least.",
     "trials": "Trials in all, failed and pruned ones included.",
-    "parallel": "Trials at once.",
+    "parallel": "Trials at once; default: 1, or as many as the workers take.",
     "replicates": "How often each point is run, each time with another seed, and what the results come to.",
     "duplicates": "What becomes of a point that was tried before.",
     "timeout": "Time at work in all, over all sessions: seconds, 90s, 10m, 1h30m, 2d.",

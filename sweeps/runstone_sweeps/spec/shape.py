@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from runstone_sweeps.options import Aggregate, Duplicates, StartMode
+from runstone_sweeps.options import MOST_PARALLEL, Aggregate, Duplicates, StartMode
 from runstone_sweeps.spec.mistakes import Mistakes, nearest, quote, show
 from runstone_sweeps.spec.quantities import parse_bytes, parse_duration, parse_energy
 from runstone_sweeps.spec.values import Goal
@@ -129,7 +129,7 @@ class Shape(_Strict):
     pruner: Any = None
     min_per_branch: _Count = 3
     trials: Annotated[int, Field(ge=1)] | None = None
-    parallel: Annotated[int, Field(ge=1, le=1024)] = 1
+    parallel: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] | None = None
     replicates: Annotated[ReplicatesShape, BeforeValidator(_replicates)] = ReplicatesShape(count=1)
     duplicates: Duplicates = "allow"
     timeout: _Duration | None = None

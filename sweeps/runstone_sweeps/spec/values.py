@@ -73,7 +73,7 @@ class SweepSpec:
         extends: Ids or names of earlier sweeps whose trials the sampler learns from.
         min_per_branch: Trials that each branch of a conditional space gets at least.
         trials: How many trials there are in all; `None`: as many as fit into the other limits.
-        parallel: How many run at once.
+        parallel: How many run at once; `options.MOST_PARALLEL`: as many as workers take.
         replicates: How often each point is run, and what the results come to.
         duplicates: What becomes of a point that was tried before.
         timeout_s: Seconds that the sweep may be at work, all its sessions together.

@@ -93,7 +93,7 @@ def _told(
         attrs["parameters"] = others
     if trial.reason:
         attrs["reason"] = trial.reason
-    values = list(trial.values) if trial.state is TrialState.COMPLETE and trial.values is not None else None
+    values = list(trial.own_values) if trial.state is TrialState.COMPLETE and trial.own_values is not None else None
     if trial.state is TrialState.PRUNED and metrics == 1 and trial.value is not None:
         values = [trial.value]
     return _frozen(

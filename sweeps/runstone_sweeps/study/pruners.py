@@ -121,8 +121,8 @@ class Judge:
         return self._memory.take_noted(number)
 
     def _frozen(self, trial: TrialRecord) -> optuna.trial.FrozenTrial:
-        is_complete = trial.state is TrialState.COMPLETE and trial.values is not None
-        values = [trial.values[self._index]] if is_complete and trial.values else None
+        is_complete = trial.state is TrialState.COMPLETE and trial.own_values is not None
+        values = [trial.own_values[self._index]] if is_complete and trial.own_values else None
         return new_trial(STATES[trial.state], values=values, reports=trial.reports, attrs=trial.attrs)
 
 

@@ -104,8 +104,8 @@ class Search:
             self._memory.add(self._frozen(trial))
             self._shown.note(self._memory.get_trial(number))
             self._count(trial.params)
-            if trial.values is not None:
-                self._note_result(number, trial.state, trial.params, trial.values, trial.constraints)
+            if trial.own_values is not None:
+                self._note_result(number, trial.state, trial.params, trial.own_values, trial.constraints)
         self._memory.take_study_noted()
 
     # --- asking ----------------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class Search:
             STATES[trial.state],
             params=labels,
             distributions=self._distributions(labels),
-            values=trial.values if trial.state is TrialState.COMPLETE else None,
+            values=trial.own_values if trial.state is TrialState.COMPLETE else None,
             reports=trial.reports if is_pruned else {},
             attrs={
                 **(trial.asked_attrs if is_of_this_space else {}),

@@ -115,6 +115,7 @@ class WorkerProgram:
         self._say = say
         self._id = options.id or secrets.token_hex(8)
         self._spool = _make_spool(options.spool or _default_spool(environment), self._id)
+        self._facts = self._spool.path / "facts"
         self._talk: Talk | None = None
         self._terms: Terms | None = None
         self._processes: TrialProcesses | None = None
@@ -377,6 +378,8 @@ class WorkerProgram:
             gpus = GpuSlots(resources, environment)
             slots = min(slots or gpus.count, gpus.count)
             gpus.close()
+        # Where its trials hand each other what they know of this host; uncommitted code may be in it.
+        self._facts.mkdir(mode=0o700, exist_ok=True)
         self._slots = slots or (max(1, usable_cores() // resources.cpus) if resources.cpus else 1)
         self._processes = TrialProcesses(preload=terms.preload)
         self._executor = LocalExecutor(
@@ -439,6 +442,7 @@ class WorkerProgram:
             argv.append(self._local_path(word))
         env = {**self._environment, **{str(name): str(value) for name, value in order["env"].items()}}
         env["RUNSTONE_WORKSPACE"] = str(trial.workspace)
+        env["RUNSTONE_FACTS"] = str(self._facts)
         console = trial.folder / f"console.{trial.name.attempt}.log"
         cwd = Path(self._local_path(str(order["cwd"])))
         return TrialStart(local, trial.name.attempt, argv, env, cwd, console)

@@ -1,0 +1,271 @@
+"""Searching runs by MLflow's filters: what the index can tell is asked of it, the rest is looked at run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from runstone.index.conditions import (
+    All,
+    AnyOf,
+    Attribute,
+    Compare,
+    Condition,
+    Field,
+    HasValue,
+    Like,
+    Not,
+    OneOf,
+    Order,
+    Param,
+    Scalar,
+    Tag,
+)
+from runstone.index.conditions import Metric as MetricField
+from runstone.server.mlflow import filters
+from runstone.server.mlflow.asking import token_of
+from runstone.server.mlflow.errors import invalid
+from runstone.server.mlflow.experiments import Experiment
+from runstone.server.mlflow.filters import LISTED, NULLABLE, NUMERIC, Clause, Grammar
+from runstone.server.mlflow.service import Mlflow
+from runstone.server.mlflow.values import (
+    END_TIME,
+    HIDDEN,
+    HOLDER,
+    INPUTS,
+    NAME_TAG,
+    OF_STATUS,
+    STATUS,
+    USER,
+    Seen,
+    plain_params,
+    seen_record,
+    typed,
+)
+
+_ATTRIBUTES = ("attribute", "attributes", "attr", "run")
+_TEXTS = ("run_id", "run_name", "status", "artifact_uri", "user_id")
+GRAMMAR = Grammar(
+    entities={
+        **dict.fromkeys(_ATTRIBUTES, "attribute"),
+        **dict.fromkeys(("metric", "metrics"), "metric"),
+        **dict.fromkeys(("param", "params", "parameter", "parameters"), "param"),
+        **dict.fromkeys(("tag", "tags"), "tag"),
+        **dict.fromkeys(("dataset", "datasets"), "dataset"),
+    },
+    default="attribute",
+    aliases={
+        "created": "start_time",
+        "run name": "run_name",
+        "run id": "run_id",
+        "artifact uri": "artifact_uri",
+        "user id": "user_id",
+    },
+    operators={
+        **dict.fromkeys((f"attribute.{name}" for name in _TEXTS), LISTED),
+        "attribute.start_time": NUMERIC,
+        "attribute.end_time": NUMERIC,
+        "metric": NUMERIC,
+        "param": NULLABLE,
+        "tag": NULLABLE,
+        "dataset": LISTED,
+    },
+    numbers=frozenset({"start_time", "end_time"}),
+)
+_STATUSES = {
+    word: tuple(str(status) for status, own in OF_STATUS.items() if own == word) for word in OF_STATUS.values()
+}
+_DATASET_KEYS = ("name", "digest", "context")
+Test = Callable[[Seen, Experiment], bool]
+
+
+def search_runs(
+    mlflow: Mlflow,
+    experiments: Sequence[Experiment],
+    *,
+    filter: str,
+    order_by: Sequence[str],
+    view: str,
+    offset: int,
+    most: int,
+) -> dict[str, Any]:
+    """Return one page of the runs of some experiments.
+
+    Raises:
+        MlflowError: the filter or the order does not parse.
+    """
+    clauses, orders = GRAMMAR.clauses(filter), GRAMMAR.orders(order_by)
+    conditions: list[Condition] = [
+        OneOf(Attribute("project"), tuple(one.project for one in experiments)),
+        Not(HasValue(Tag(HOLDER))),
+    ]
+    tests: list[Test] = []
+    for clause in clauses:
+        condition, test = _translated(clause)
+        conditions.append(condition)
+        if test is not None:
+            tests.append(test)
+    wanted = [*(_order(one) for one in orders), Order(Attribute("started_at"), descending=True), Order(Attribute("id"))]
+    deleted = {"ACTIVE_ONLY": False, "DELETED_ONLY": True}.get(view)
+    window = slice(0, None) if tests else slice(offset, offset + most)
+    records, total = mlflow.state.index.records(All(tuple(conditions)), orders=wanted, window=window, deleted=deleted)
+    if tests:
+        by_project = {one.project: one for one in experiments}
+        kept = []
+        for record in records:
+            seen = seen_record(record)
+            if any(clause.entity == "dataset" for clause in clauses):
+                mlflow.complete(seen, mlflow.workspace.path / "runs" / record.folder)
+            if all(test(seen, by_project[seen.project]) for test in tests):
+                kept.append(record)
+        total, records = len(kept), tuple(kept[offset : offset + most])
+    answer: dict[str, Any] = {"runs": mlflow.shown_records(records)} if records else {}
+    if offset + most < total:
+        answer["next_page_token"] = token_of(offset + most)
+    return answer
+
+
+def _translated(clause: Clause) -> tuple[Condition, Test | None]:
+    """Return what the index is asked, and what is looked at in each run beside, where that does not tell all."""
+    value: Any = clause.value
+    match clause.entity:
+        case "metric":
+            return _number(MetricField(clause.key), clause.operator, value), None
+        case "tag":
+            if clause.key == NAME_TAG:
+                return _text(Attribute("name"), clause), None
+            if clause.key.startswith(HIDDEN):
+                return AnyOf(()), None
+            return _text(Tag(clause.key), clause), None
+        case "param":
+            field = Param(tuple(clause.key.split(".")))
+            if clause.operator in ("LIKE", "ILIKE"):
+                return HasValue(field), lambda seen, _of: filters.holds(
+                    clause, plain_params(seen.params).get(clause.key)
+                )
+            return _text(field, clause), None
+        case "dataset":
+            if clause.key not in _DATASET_KEYS:
+                raise invalid(f"Invalid attribute key {clause.key!r:.80} of a dataset; valid are {_DATASET_KEYS}")
+            return HasValue(Tag(INPUTS)), lambda seen, _of: any(
+                filters.holds(clause, found) for found in _dataset_values(seen, clause.key)
+            )
+    return _attribute(clause)
+
+
+def _attribute(clause: Clause) -> tuple[Condition, Test | None]:
+    value: Any = clause.value
+    is_list = clause.operator in ("IN", "NOT IN")
+    if is_list and clause.key != "run_id":
+        raise invalid(
+            f"Only the 'run_id' attribute supports comparison with a list of quoted string values, not {clause.key}"
+        )
+    match clause.key:
+        case "start_time":
+            # Floats of seconds are compared as milliseconds: half of one either way decides.
+            return _time(clause.operator, value), lambda seen, _of: filters.holds(clause, seen.start_ms)
+        case "end_time":
+            has_end = AnyOf((HasValue(Attribute("ended_at")), HasValue(Tag(END_TIME))))
+            return has_end, lambda seen, _of: filters.holds(clause, seen.end_ms)
+        case "run_id":
+            return _text(Attribute("id"), clause), None
+        case "run_name":
+            return _text(Attribute("name"), clause), None
+        case "user_id":
+            return AnyOf((HasValue(Tag(USER)), HasValue(Tag("mlflow.user")))), lambda seen, _of: filters.holds(
+                clause, seen.user
+            )
+        case "status" if clause.operator in ("=", "!="):
+            return _status(str(value), is_equal=clause.operator == "="), None
+        case "status":
+            return All(()), lambda seen, _of: filters.holds(clause, seen.status_word)
+    return All(()), lambda seen, of: filters.holds(clause, f"{of.artifact_location}/{seen.id}/artifacts")
+
+
+def _status(word: str, *, is_equal: bool) -> Condition:
+    is_scheduled = Compare(Tag(STATUS), "=", "SCHEDULED")
+    is_running = OneOf(Attribute("status"), _STATUSES["RUNNING"])
+    found: Condition
+    if word == "SCHEDULED":
+        found = All((is_running, is_scheduled))
+    elif word == "RUNNING":
+        found = All((is_running, Not(is_scheduled)))
+    else:
+        found = OneOf(Attribute("status"), _STATUSES[word]) if word in _STATUSES else AnyOf(())
+    return found if is_equal else Not(found)
+
+
+def _time(operator: str, milliseconds: float) -> Condition:
+    field, low, high = Attribute("started_at"), (milliseconds - 1) / 1000, (milliseconds + 1) / 1000
+    match operator:
+        case "=":
+            return All((Compare(field, ">=", low), Compare(field, "<=", high)))
+        case ">" | ">=":
+            return Compare(field, ">=", low)
+        case "<" | "<=":
+            return Compare(field, "<=", high)
+    return All(())
+
+
+def _number(field: Field, operator: str, value: float) -> Condition:
+    if operator == "!=":
+        return All((AnyOf((HasValue(field), Compare(field, "=", float("nan")))), Not(Compare(field, "=", value))))
+    return Compare(field, operator, value)  # type: ignore[arg-type]
+
+
+def _text(field: Field, clause: Clause) -> Condition:
+    value: Any = clause.value
+    match clause.operator:
+        case "IS NULL":
+            return Not(HasValue(field))
+        case "IS NOT NULL":
+            return HasValue(field)
+        case "LIKE" | "ILIKE":
+            return Like(field, value.replace("\\", "\\\\"), ignore_case=clause.operator == "ILIKE")
+    values = value if isinstance(value, tuple) else (value,)
+    is_one: Condition = OneOf(field, tuple(dict.fromkeys(one for text in values for one in _forms(field, text))))
+    if clause.operator in ("!=", "NOT IN"):
+        return All((HasValue(field), Not(is_one)))
+    return is_one
+
+
+def _forms(field: Field, text: str) -> tuple[Scalar, ...]:
+    """Return in which forms a text may be kept: params that are numbers are kept as such."""
+    number = typed(text) if isinstance(field, Param) else text
+    return (text, number) if isinstance(number, int | float) else (text,)
+
+
+def _order(order: filters.Order) -> Order:
+    field: Field
+    match order.entity:
+        case "metric":
+            field = MetricField(order.key)
+        case "param":
+            field = Param(tuple(order.key.split(".")))
+        case "tag":
+            field = Attribute("name") if order.key == NAME_TAG else Tag(order.key)
+        case "attribute":
+            attributes: dict[str, Field] = {
+                "start_time": Attribute("started_at"),
+                "end_time": Attribute("ended_at"),
+                "run_id": Attribute("id"),
+                "artifact_uri": Attribute("id"),
+                "run_name": Attribute("name"),
+                "status": Attribute("status"),
+                "user_id": Tag("mlflow.user"),
+            }
+            field = attributes[order.key]
+        case _:
+            raise invalid(f"Runs cannot be ordered by {order.entity}")
+    return Order(field, order.is_descending)
+
+
+def _dataset_values(seen: Seen, key: str) -> list[str]:
+    found = []
+    for told in seen.inputs:
+        one = told.get("dataset_input") or {}
+        if key == "context":
+            found += [tag.get("value", "") for tag in one.get("tags", ()) if tag.get("key") == "mlflow.data.context"]
+        else:
+            found.append(str((one.get("dataset") or {}).get(key, "")))
+    return found
