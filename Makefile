@@ -44,4 +44,4 @@ peers: install
 	$(BIN)/python -m benchmarks.peers
 
 clean:
-	rm -rf .venv benchmarks/peers/.venv-* .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf .venv .venv-mlflow benchmarks/peers/.venv-* .mypy_cache .ruff_cache .pytest_cache dist build

@@ -24,6 +24,8 @@ NAMES = (
     "serving",
     "ingest",
 )
+# These need other programs, and are started by themselves: `python -m benchmarks.NAME`.
+BY_THEMSELVES = ("mlflow_server", "sweep_peers")
 
 
 def main() -> None:

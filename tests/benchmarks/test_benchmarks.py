@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import runstone
-from benchmarks.__main__ import NAMES
+from benchmarks.__main__ import BY_THEMSELVES, NAMES
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +39,7 @@ def test_points_of_every_kind_have_a_price() -> None:
 
 def test_every_benchmark_is_listed() -> None:
     files = {path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")} - {"measure"}
-    assert files == set(NAMES)
+    assert files == {*NAMES, *BY_THEMSELVES}
     readme = (ROOT / "benchmarks" / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in NAMES)
+    assert all(f"python -m benchmarks.{name}" in readme for name in BY_THEMSELVES)

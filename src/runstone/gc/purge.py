@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from runstone.runlog.changes import announce
 from runstone.runlog.reader import journal_files, read_events, read_journal
 
 _MARK = ".purged"
@@ -45,6 +46,7 @@ def purge(workspace: Path, folder: Path, *, before: float) -> int | None:
         return None
     marked = place.with_name(place.name + _MARK)
     place.rename(marked)
+    announce(folder)
     return _remove(marked)
 
 
@@ -76,6 +78,7 @@ def _put_back(workspace: Path, place: Path) -> None:
     home = workspace / "runs" / place.parent.name / place.name
     home.parent.mkdir(parents=True, exist_ok=True)
     place.rename(home)
+    announce(home)
 
 
 def _remove(place: Path) -> int:

@@ -35,6 +35,7 @@ _COLUMNS = (
     ("last_at", "d"),
 )
 _ROW = ("count", "nan_count", "first_step", "last_step", "last", "min", "max", "mean")
+_LAST = 4
 _FIRST_EXTREME, _LAST_COLUMN = 5, 10
 
 
@@ -100,6 +101,10 @@ class PackedFigures(Mapping[str, MetricSummary]):
                 yield name, count, nan_count, first, end, last, None, None, None
             else:
                 yield name, count, nan_count, first, end, last, lowest, highest, None if mean != mean else mean
+
+    def last_values(self) -> dict[str, float]:
+        """Return the last value of each metric, by name."""
+        return dict(zip(self._rows, self.columns[_LAST], strict=True))
 
     def __getitem__(self, name: str) -> MetricSummary:
         """Return what one metric comes down to."""

@@ -27,6 +27,7 @@ from runstone.index.conditions import (
     Param,
     Tag,
 )
+from runstone.index.figures import PackedFigures
 from runstone.index.records import RunRecord, escaped, list_text, split_path, unescaped
 from runstone.names import SYSTEM
 from runstone.params import flatten_params
@@ -221,10 +222,11 @@ class RunTable(Sequence["RunInfo"]):
         return parse_field(column)
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
-        names = (*_ATTRIBUTES, *MARKS, *CONSUMPTION)
-        row: dict[str, Any] = {name: _attribute(record, name, self._now) for name in names}
+        row: dict[str, Any] = {name: _attribute(record, name, self._now) for name in (*_ATTRIBUTES, *MARKS)}
+        is_metered = _attribute(record, CONSUMPTION[0], self._now) is not None
+        row |= {name: _attribute(record, name, self._now) if is_metered else None for name in CONSUMPTION}
         row |= {f"params.{name}": value for name, value in flatten_params(record.params).items()}
-        row |= {f"metrics.{name}": summary.last for name, summary in sorted(record.metrics.items())}
+        row |= {f"metrics.{name}": last for name, last in sorted(_last_values(record.metrics).items())}
         row |= {f"tags.{name}": text for name, text in sorted(record.tags.items())}
         return row
 
@@ -307,6 +309,12 @@ def recorded_value(
                 return flat.get(path)
             name = ".".join(keys)
             return next((flat[path] for path in flat if unescaped(path) == name), None)
+
+
+def _last_values(metrics: Mapping[str, MetricSummary]) -> dict[str, float]:
+    if isinstance(metrics, PackedFigures):  # makes no object for each of them
+        return metrics.last_values()
+    return {name: summary.last for name, summary in metrics.items()}
 
 
 def _attribute(record: RunRecord, name: str, now: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 from starlette.responses import Response
@@ -36,7 +37,7 @@ def create(call: Call) -> Answer:
         run_id = call.mlflow.reach(call.principal, source, Role.CONTRIBUTOR).name
     else:  # its files need a run that keeps them
         run_id = call.mlflow.writers.create(
-            project=one.project, name=name or "logged model", parent=None, started_s=0.0, tags={HOLDER: "1"}
+            project=one.project, name=name or "logged model", parent=None, started_s=time.time(), tags={HOLDER: "1"}
         ).name
         with call.mlflow.writers.writing(call.mlflow.reach(call.principal, run_id)) as writer:
             writer.end(Status.FINISHED, None)
