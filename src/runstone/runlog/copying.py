@@ -59,7 +59,7 @@ def copy_run(folder: Path, target: Path) -> list[str]:
 
 
 def _copy(folder: Path, target: Path) -> None:
-    for name in _names(folder):
+    for name in reversed(_names(folder)):  # later segments first: whatever came before their points is there by then
         if name.endswith(".wal"):
             _copy_segment(folder / name, target / name)
     for name in _names(folder):
@@ -90,21 +90,27 @@ def _names(folder: Path) -> list[str]:
 
 
 def _copy_segment(source: Path, place: Path) -> None:
-    """Copy a segment without what was being written meanwhile, and without free slots at its end."""
-    before, data = source.read_bytes(), bytearray(source.read_bytes())
+    """Copy a segment without what was being written meanwhile, and without free slots at its end.
+
+    It is read three times. A file is not read at one moment: a page may be taken before a point came, the page behind
+    it after a later one. So the first look says how far the copy goes; every point before that is there at the second.
+    The commit word of a slot is stored last: a slot that had it at the second look is whole at the third.
+    """
+    first, second, data = source.read_bytes(), source.read_bytes(), bytearray(source.read_bytes())
     header = fmt.unpack_header(bytes(data[: fmt.HEADER_BYTES]))
     if header is None:
         place.write_bytes(data)  # damaged, or not begun: readers pass it over
         return
-    count = max(0, min(len(before), len(data)) - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
-    # The commit word is stored last: a slot that had it before the second look is whole in that.
-    was_whole = np.frombuffer(before, SLOT, count, fmt.HEADER_BYTES)["commit"] == header.salt
+    count = max(0, min(len(first), len(second), len(data)) - fmt.HEADER_BYTES) // fmt.SLOT_BYTES
+    seen, was_whole = (
+        np.frombuffer(look, SLOT, count, fmt.HEADER_BYTES)["commit"] == header.salt for look in (first, second)
+    )
+    used = np.flatnonzero(seen)
+    end = int(used[-1]) + 1 if len(used) else 0
     slots = np.frombuffer(data, SLOT, count, fmt.HEADER_BYTES)
     slots[~was_whole] = np.zeros((), SLOT)
-    used = np.flatnonzero(was_whole)
-    end = fmt.HEADER_BYTES + (int(used[-1]) + 1 if len(used) else 0) * fmt.SLOT_BYTES
     with place.open("wb") as file:
-        file.write(memoryview(data)[:end])
+        file.write(memoryview(data)[: fmt.HEADER_BYTES + end * fmt.SLOT_BYTES])
 
 
 def sync_tree(folder: Path) -> None:
