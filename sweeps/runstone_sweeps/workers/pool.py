@@ -258,7 +258,8 @@ class WorkerPool:
             if worker.session is not None:
                 self._say(worker.session, "farewell", is_over=self._is_over and not worker.keys)
         until_s = time.monotonic() + _FAREWELL_S
-        while self._sessions.has_unsent and time.monotonic() < until_s:
+        # Workers hang up when they hear it. To hang up first, with words of theirs unread, would take ours from them.
+        while (self._sessions.has_unsent or self.connected) and time.monotonic() < until_s:
             self._sessions.pump(0.05)
         self._sessions.close()
         for landing in self._landings.values():
