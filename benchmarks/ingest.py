@@ -126,7 +126,7 @@ def ours(root: Path, runs: int, points: int) -> None:
     spool = Spool(open_spool(url).path)
     started = time.perf_counter()
     record(spool, runs, points)
-    print(f"  recording here           {runs * points / (time.perf_counter() - started):12,.0f} points/s")
+    print(f"  floor: recording here    {runs * points / (time.perf_counter() - started):12,.0f} points/s")
     command = [sys.executable, "-m", "runstone.cli.main", "serve", "--port", str(port), "-w", str(workspace.path)]
     with _served(command, port) as pid:
         server, client = _Memory(pid), _Memory(os.getpid())

@@ -48,7 +48,7 @@ def main(*, quick: bool = False) -> None:
         while time.perf_counter() < started + seconds / 4:
             model.predict(data[:1])
             calls += 1
-        print(f"  {'predict of one row, called directly':<44} {calls / (seconds / 4):>8,.0f}/s")
+        print(f"  {'floor: predict of one row, called directly':<44} {calls / (seconds / 4):>8,.0f}/s")
         program = str(Path(sys.executable).with_name("runstone"))
         serve = [program, "-w", str(home), "models", "serve", "bench@1"]
         for words, options in (

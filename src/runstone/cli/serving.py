@@ -10,14 +10,12 @@ import click
 from runstone.cli._output import clean, say, size
 from runstone.cli.main import workspace_of, workspace_option
 from runstone.models.refs import ModelRef
-from runstone.serving import Bounds, LogConfig, Place, ServingConfig, log_folder, serve
-from runstone.serving.config import DEFAULT_PORT
 
 
 @click.command("serve")
 @click.argument("ref", metavar="NAME[@V]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all of them.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=DEFAULT_PORT, show_default=True, help="0: a free one.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Default 8060; 0: a free one.")
 @click.option("--token", envvar="RUNSTONE_SERVING_TOKEN", metavar="TEXT", help="What clients must show.")
 @click.option("--allowed-hosts", multiple=True, metavar="NAME", help="Name under which it may be reached; repeatable.")
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
@@ -42,7 +40,7 @@ def serve_command(
     ctx: click.Context,
     ref: str,
     host: str,
-    port: int,
+    port: int | None,
     token: str | None,
     allowed_hosts: Sequence[str],
     workers: int,
@@ -62,11 +60,14 @@ def serve_command(
     Where NAME@V means another version later, that one is served, and no request is lost. The log goes to standard
     error, as JSON.
     """
+    from runstone.serving import Bounds, LogConfig, Place, ServingConfig, log_folder, serve  # an extra
+    from runstone.serving.config import DEFAULT_PORT
+
     workspace = workspace_of(ctx)
     kept = folder or log_folder(workspace, ModelRef.parse(ref).name)
     config = ServingConfig(
         host=host,
-        port=port,
+        port=DEFAULT_PORT if port is None else port,
         token=token,
         allowed_hosts=tuple(allowed_hosts),
         workers=workers,

@@ -113,7 +113,7 @@ class TableFile:
             case "parquet":
                 import pyarrow.parquet as pq
 
-                parquet = pq.ParquetFile(file)
+                parquet = pq.ParquetFile(file, pre_buffer=False)  # with it, the whole file would be held
                 return parquet.schema_arrow, parquet.iter_batches(_BATCH_ROWS)
             case "jsonl":
                 return _json_lines(file)
