@@ -99,7 +99,7 @@ class Server:
         self.process.stdout.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quiet_machine() -> Iterator[None]:
     """Runs made for the page record only what their test logs."""
     with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +108,7 @@ def quiet_machine() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory, quiet_machine: None) -> Iterator[Server]:
     """A server over the usual workspace, which no test changes."""
     path = tmp_path_factory.mktemp("page") / ".runstone"
@@ -132,9 +132,9 @@ def serve(quiet_machine: None) -> Iterator[Callable[..., Server]]:
         server.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
+    """Debian's Chromium. Not for longer than a file: Playwright keeps an event loop running in this thread."""
     if not CHROMIUM.exists():
         reason = "there is no /usr/bin/chromium; install it with: apt-get install chromium"
         if os.environ.get("CI"):
