@@ -36,6 +36,7 @@ def chart(page: Any, metric: str) -> Any:
 
 def axes(plot: Any) -> dict[str, Any]:
     """Return what a plot shows: place and ranges."""
+    until(lambda: bool(plot.get_attribute("data-axes")), "a plot is painted")
     return dict(json.loads(plot.get_attribute("data-axes")))
 
 

@@ -133,10 +133,13 @@ def test_c20_sections_follow_prefixes_and_pinned_charts_come_first(look: Any, us
         "a section of what is pinned",
     )
     assert "pinned=val/acc" in page.url
-    page.locator("details.section[data-section=train] summary").click()
+    section = page.locator("details.section[data-section=train]")
+    section.locator("summary").click()
+    until(lambda: not section.evaluate("one => one.open"), "it closes")
+    page.wait_for_timeout(200)  # the event that says so comes in a task of its own
     page.reload()
     chart(page, "val/acc")
-    assert not page.locator("details.section[data-section=train]").evaluate("one => one.open")
+    until(lambda: not section.evaluate("one => one.open"), "it is closed still")
 
 
 def test_c21_a_run_has_the_colour_of_its_id_in_both_languages(look: Any, usual: Any) -> None:

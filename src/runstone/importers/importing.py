@@ -167,6 +167,8 @@ def only_import(workspace: Workspace) -> Iterator[Path]:
             shutil.rmtree(partial)
         yield scratch
     finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a process that was forked meanwhile has it until it runs its program
         os.close(fd)
 
 
