@@ -433,6 +433,24 @@ def test_the_command_line_backs_up_checks_lists_and_restores(
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_log_whose_pages_are_seen_at_different_moments_is_copied_without_a_gap(
+    workspace: runstone.Workspace, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runstone.runlog import copying
+
+    run_id = record(points=5)
+    (log,) = workspace.run(run_id).path.glob("*.wal")
+    honest = log.read_bytes()
+    at = 4096 + 2 * 32  # not there yet when its page was taken; those of the page behind it are
+    looks = [honest[:at] + bytes(64) + honest[at + 64 :], honest, honest]
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: looks.pop(0) if path == log else whole(path))
+    copying.copy_run(log.parent, tmp_path / run_id)
+    monkeypatch.undo()
+    assert looks == []
+    assert runstone.RunInfo(tmp_path / run_id).series("loss").step.tolist() == list(range(5))
+
+
 def test_a_point_that_is_written_while_its_log_is_copied_is_whole_or_left_out(
     workspace: runstone.Workspace, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,12 +460,10 @@ def test_a_point_that_is_written_while_its_log_is_copied_is_whole_or_left_out(
     (log,) = workspace.run(run_id).path.glob("*.wal")
     honest = log.read_bytes()
     at = 4096 + 4 * 32  # those behind it are whole: several threads log at once
-    # At the first look the slot is not whole; at the second its commit word is there and the rest is not, as a copy
+    # At the first looks the slot is not whole; at the last its commit word is there and the rest is not, as a copy
     # from low to high addresses sees what is stored meanwhile.
-    looks = [
-        honest[: at + 28] + bytes(4) + honest[at + 32 :],
-        honest[:at] + bytes(24) + honest[at + 24 :],
-    ]
+    not_whole = honest[: at + 28] + bytes(4) + honest[at + 32 :]
+    looks = [not_whole, not_whole, honest[:at] + bytes(24) + honest[at + 24 :]]
     whole = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: looks.pop(0) if path == log else whole(path))
     copying.copy_run(log.parent, tmp_path / run_id)
