@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -166,15 +167,50 @@ def test_what_a_program_raises_itself_is_shown_and_delivered(home: Path, tmp_pat
     with runstone.start_run(workspace=home, environment=False) as run:
         rules = {"deliver": [{"name": "file", "command": ["sh", "-c", f"cat > {told}"], "level": "warning"}]}
         watch = RunWatch(run.path, parse_alerting(rules))
-        run.alert("before", level="error")
-        watch.look()  # what was there before is not told again
+        run.alert("early", level="error")  # before the watch has looked for the first time
+        watch.look()
+        assert '"title":"early"' in told.read_text()
         run.alert("odd batch", "batch 17 is empty", level="warning")
         run.alert("by the way")
         watch.look()
-    assert '"title":"odd batch"' in told.read_text()
+        assert '"title":"odd batch"' in told.read_text()
+        told.unlink()
+        RunWatch(run.path, parse_alerting(rules)).look()  # another watch tells nothing twice
+        assert not told.exists()
     alerts = workspace.run(run.id).alerts
-    assert [alert.title for alert in alerts] == ["before", "odd batch", "by the way"]
-    assert [[name for name, _ok, _detail in alert.deliveries] for alert in alerts] == [[], ["file"], []]
+    assert [alert.title for alert in alerts] == ["early", "odd batch", "by the way"]
+    assert [[name for name, _ok, _detail in alert.deliveries] for alert in alerts] == [["file"], ["file"], []]
+
+
+def test_another_watch_of_the_same_attempt_fires_nothing_twice(home: Path) -> None:
+    watched = Watched(home, "nan", "stalled")
+    assert watched.log("loss", 1.0, math.nan) == ["loss became NaN"]
+    again = RunWatch(watched.run.path, parse_alerting({"alerts": ["nan", "stalled"]}))
+    assert again.look() == []
+    watched.run.log({"acc": math.nan})
+    assert [alert.title for alert in again.look()] == ["acc became NaN"]
+
+
+def test_a_folder_that_takes_nothing_keeps_nobody_from_being_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    with runstone.start_run(workspace=home, environment=False) as run:
+        deliver = [{"name": "file", "command": ["sh", "-c", f"cat > {told}"]}]
+        watch = RunWatch(run.path, parse_alerting({"alerts": ["nan"], "deliver": deliver}))
+        run.log({"loss": math.nan})
+
+        def refuse(*_arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, "no space")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("runstone.alerts.watcher.write_events", refuse)
+            watch.look()
+        assert '"title":"loss became NaN"' in told.read_text()
+        assert run.read().alerts == ()
+        watch.look()
+        (alert,) = run.read().alerts
+    assert alert.deliveries == (("file", True, "exit code 0"),)
 
 
 @pytest.mark.parametrize(("title", "level"), [("", "info"), ("x", "loud")])

@@ -304,5 +304,5 @@ def test_the_figures_for_prometheus_are_there(world: World) -> None:
 
 
 def test_places_on_this_machine_are_left_out_of_messages() -> None:
-    assert without_places("no run in /home/me/work/.runstone; try") == "no run in …/.runstone; try"
+    assert without_places("no run in /home/me/project/.runstone; try") == "no run in …/.runstone; try"
     assert without_places("metrics.val/acc and https://x/y/z stay") == "metrics.val/acc and https://x/y/z stay"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -40,31 +41,40 @@ class RunWatch:
         self._attempt = 0
         self._info: RunInfo | None = None
         self._looked_at = 0.0
-        # What stood there before this watch began was told by the one before it.
         self._settled: set[str] | None = None
+        self._unwritten: list[tuple[str, dict[str, Any]]] = []
 
     def look(self, now: float | None = None) -> list[Alert]:
         """Take what came, write and deliver what it gives rise to, and return those alerts.
 
+        Where the run's folder takes nothing, they are delivered all the same, and written at a later look.
+
         Raises:
             RunNotFound: the run is gone.
-            OSError: its journal takes nothing.
         """
         now = time.time() if now is None else now
         if not self._path.is_dir():
             raise RunNotFound(f"there is no run in {self._path}")
+        self._write()
         new = self._tail.poll()
         if self._info is None or now - self._looked_at >= _LOOK_AT_JOURNAL_S or not new:
             self._info, self._looked_at = RunInfo(self._path), now
             if self._info.status.is_ended:
                 new = _joined(new, self._tail.poll())  # what was written between the two looks
         info = self._info
+        started_at = _started_at(info)
+        known: set[tuple[str, str | None]] = set()
         if self._settled is None:
-            self._settled = {alert.id for alert in info.alerts}
+            # A watch before this one, of the same attempt, has told of what it found; all points are looked at again.
+            self._settled = {
+                alert.id for alert in info.alerts if alert.rule or alert.deliveries or alert.at < started_at
+            }
+            known = {(alert.rule, alert.metric) for alert in info.alerts if alert.at >= started_at}
         own = [alert for alert in info.alerts if alert.id not in self._settled]
         self._settled.update(alert.id for alert in own)
-        moment = Moment(now, _started_at(info), new, info.status.value, _why(info), self._path)
-        found = [self._record(firing, now) for watches in self._conditions for firing in watches(moment)]
+        moment = Moment(now, started_at, new, info.status.value, _why(info), self._path)
+        fired = [firing for watches in self._conditions for firing in watches(moment)]
+        found = [self._record(one, now) for one in fired if (one.rule.name, one.metric) not in known]
         for alert in [*own, *found]:
             self._deliver(info, alert)
         return found
@@ -86,10 +96,18 @@ class RunWatch:
             step=firing.step,
             value=firing.value,
         )
-        write_events(self._path, [("alert", alert_fields(alert))])
         if self._settled is not None:
             self._settled.add(alert.id)
+        self._write(("alert", alert_fields(alert)))
         return alert
+
+    def _write(self, *events: tuple[str, dict[str, Any]]) -> None:
+        """Write events, and those that the folder took no time before: a full disk is what an alert may be about."""
+        self._unwritten += events
+        if self._unwritten:
+            with contextlib.suppress(OSError):
+                write_events(self._path, self._unwritten)
+                self._unwritten = []
 
     def _deliver(self, info: RunInfo, alert: Alert) -> None:
         told = deliver(self._alerting, message_of(info, alert), self._workspace)
@@ -97,8 +115,7 @@ class RunWatch:
             ("alert_sent", {"alert": alert.id, "to": name, "is_delivered": sent.is_delivered, "detail": sent.detail})
             for name, sent in told
         ]
-        if events:
-            write_events(self._path, events)
+        self._write(*events)
 
 
 def watch_until_ended(
@@ -117,11 +134,7 @@ def watch_until_ended(
     """
     watch = RunWatch(run_path, alerting)
     while True:
-        try:
-            watch.look()
-        except OSError as error:  # a disk that is full is what an alert is about: the next look tries again
-            if isinstance(error, RunNotFound):
-                raise
+        watch.look()
         if watch.is_over:
             return
         sleep(poll_s)
