@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from runstone.bundle.joining import relate, take_over
 from runstone.bundle.manifest import BundledRun
 from runstone.bundle.reading import Bundle
 from runstone.editing.editor import write_events
-from runstone.errors import AlreadyExists, FormatError
+from runstone.errors import FormatError
+from runstone.importers.importing import only_import
 from runstone.names import folder_name, new_run_id
 from runstone.runlog import format as fmt
 from runstone.runlog.changes import announce
@@ -90,7 +90,7 @@ def import_bundle(workspace: Workspace, file: Path, *, as_new: bool = False, dry
         AlreadyExists: another import into the workspace is running.
         OSError: the disk is full; what was taken is whole.
     """
-    with Bundle(file) as bundle, _scratch(workspace.path) as scratch:
+    with Bundle(file) as bundle, _scratch(workspace) as scratch:
         check_space(scratch, bundle.size_bytes)
         bundle.verify()  # all of it, before anything of it is here
         planned = [_plan(workspace, bundle, run, scratch, as_new=as_new) for run in bundle.manifest.runs]
@@ -201,28 +201,12 @@ def _rename(staged: Path, old: str, new: str) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(workspace: Path) -> Iterator[Path]:
+def _scratch(workspace: Workspace) -> Iterator[Path]:
     """Hold the lock on importing, and give a folder for what is not whole yet."""
-    folder = workspace / "imports"
-    folder.mkdir(exist_ok=True)
-    fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyExists(f"another import into {workspace} is running; wait for its end") from None
-        except OSError as error:  # a file system without locks
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-        for left in folder.glob("*.partial"):  # of an import that was killed
-            shutil.rmtree(left)
+    with only_import(workspace) as folder:
         scratch = folder / f"{os.urandom(16).hex()}.partial"
         scratch.mkdir()
         try:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a process that was forked meanwhile has it until it runs its program
-        os.close(fd)

@@ -111,3 +111,24 @@ export const choice = (label, options, value, choose) => {
   const made = h("select", { "aria-label": label, onchange: () => choose(made.value) }, options.map((each) => h("option", { value: each.value, selected: each.value === value }, each.text ?? each.value)));
   return made;
 };
+
+/**
+ * A page that shows all of a kind, or one of them where the address names it.
+ * @template T
+ * @param {import("./index.js").Frame} frame
+ * @param {(frame: import("./index.js").Frame) => T} list
+ * @param {(frame: import("./index.js").Frame) => T} one
+ */
+export function listOrOne(frame, list, one) {
+  let closing = new AbortController();
+  const draw = () => {
+    closing.abort();
+    closing = new AbortController();
+    fill(frame.main);
+    const inner = { ...frame, signal: closing.signal };
+    return store.state.item ? one(inner) : list(inner);
+  };
+  frame.signal.addEventListener("abort", () => closing.abort());
+  store.watch(["item"], () => void draw(), frame.signal);
+  return draw();
+}

@@ -5,24 +5,12 @@ import { bytes } from "../core/format.js";
 import { fill, h } from "../core/h.js";
 import { onChanges } from "../core/live.js";
 import { store } from "../core/state.js";
-import { badge, head, searched, since, table } from "./areas.js";
+import { badge, head, listOrOne, searched, since, table } from "./areas.js";
 import { openDataset } from "./dataset.js";
 import { show } from "./parts.js";
 
 /** @param {import("./index.js").Frame} frame */
-export function open(frame) {
-  let closing = new AbortController();
-  const draw = () => {
-    closing.abort();
-    closing = new AbortController();
-    fill(frame.main);
-    const inner = { ...frame, signal: closing.signal };
-    return store.state.item ? openDataset(inner) : list(inner);
-  };
-  frame.signal.addEventListener("abort", () => closing.abort());
-  store.watch(["item"], () => void draw(), frame.signal);
-  return draw();
-}
+export const open = (frame) => listOrOne(frame, list, openDataset);
 
 /** @param {import("./index.js").Frame} frame */
 function list({ main, signal }) {

@@ -5,25 +5,13 @@ import { duration, numeric, short } from "../core/format.js";
 import { fill, h } from "../core/h.js";
 import { onChanges } from "../core/live.js";
 import { store } from "../core/state.js";
-import { head, searched, since, table } from "./areas.js";
+import { head, listOrOne, searched, since, table } from "./areas.js";
 import { show } from "./parts.js";
 import { openSweep } from "./sweep.js";
 import { progress, STATES } from "./sweep_progress.js";
 
 /** @param {import("./index.js").Frame} frame */
-export function open(frame) {
-  let closing = new AbortController();
-  const draw = () => {
-    closing.abort();
-    closing = new AbortController();
-    fill(frame.main);
-    const inner = { ...frame, signal: closing.signal };
-    return store.state.item ? openSweep(inner) : list(inner);
-  };
-  frame.signal.addEventListener("abort", () => closing.abort());
-  store.watch(["item"], () => void draw(), frame.signal);
-  return draw();
-}
+export const open = (frame) => listOrOne(frame, list, openSweep);
 
 /** @param {import("./index.js").Frame} frame */
 function list({ main, signal }) {
