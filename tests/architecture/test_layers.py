@@ -24,7 +24,19 @@ PACKAGES = {
 LAYERS: list[set[str]] = [
     {"_version", "errors", "status", "values", "names", "settings", "params"},
     {"runlog", "blobs", "ledger", "catalog", "artifacts"},
-    {"ending", "current", "runinfo", "capture", "media", "console", "autolog", "statistics", "figures", "display"},
+    {
+        "ending",
+        "current",
+        "helper",
+        "runinfo",
+        "capture",
+        "media",
+        "console",
+        "autolog",
+        "statistics",
+        "figures",
+        "display",
+    },
     {
         *("query", "index", "comparison", "reports", "workspace", "run", "starting", "companions"),
         *("environments", "alerts", "doctor", "reproduce", "tensorboard", "launch", "gc"),

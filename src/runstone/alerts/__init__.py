@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runstone.alerts.process import WatchProcess, start_watch
+from runstone.alerts.process import start_watch
 from runstone.alerts.rules import EMPTY, FILE, Alerting, Rule, Target, parse_alerting, read_alerting
 from runstone.alerts.watcher import RunWatch, watch_until_ended
 
@@ -13,7 +13,6 @@ __all__ = [
     "Rule",
     "RunWatch",
     "Target",
-    "WatchProcess",
     "parse_alerting",
     "read_alerting",
     "start_watch",

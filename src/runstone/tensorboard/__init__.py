@@ -4,6 +4,6 @@
 files, `importer` turns them into runs. Only `protos` imports tensorboardX. See docs/tensorboard.md.
 """
 
-from runstone.tensorboard.process import MirrorProcess, default_logdir, start_mirror
+from runstone.tensorboard.process import default_logdir, start_mirror
 
-__all__ = ["MirrorProcess", "default_logdir", "start_mirror"]
+__all__ = ["default_logdir", "start_mirror"]
