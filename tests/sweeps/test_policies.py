@@ -209,7 +209,7 @@ def test_a_result_that_is_good_enough_ends_the_sweep(place: Place) -> None:
 
 
 def test_an_audited_trial_runs_to_its_end_and_counts_as_pruned(place: Place) -> None:
-    more = "  steps: {value: 6}\n  slow: {value: 0.02}\npruner: {name: threshold, upper: 0.9}\naudit: 1.0\n"
+    more = "  steps: {value: 6}\n  slow: {value: 0.2}\npruner: {name: threshold, upper: 0.9}\naudit: 1.0\n"
     place.run_here(place.config(more, trials=2))
     workspace = runstone.open_workspace(place.home)
     for trial in trials_of(place):
