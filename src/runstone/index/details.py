@@ -112,10 +112,10 @@ def _snapshot_file(path: Path, journal: JournalState) -> tuple[Path | None, str]
 
 def _sections(snapshot: dict[str, Any]) -> Iterator[Section]:
     """Cut a snapshot into sections: what is long lies apart from the short values that differ between runs."""
-    yield from _cut(None, {key: value for key, value in snapshot.items() if not isinstance(value, dict)})
-    for key, value in snapshot.items():
-        if isinstance(value, dict):
-            yield from _cut(key, value)
+    opened = {key: value for key, value in snapshot.items() if isinstance(value, dict) and value}
+    yield from _cut(None, {key: value for key, value in snapshot.items() if key not in opened})
+    for key, value in opened.items():
+        yield from _cut(key, value)
 
 
 def _cut(place: str | None, values: dict[str, Any]) -> Iterator[Section]:
