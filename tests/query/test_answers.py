@@ -637,6 +637,14 @@ def test_a_comparison_never_matches_a_run_without_the_value(names: Any) -> None:
     assert names("params.lr not in (1, 2)") == ["plain", "text"]
 
 
+def test_an_empty_section_of_the_environment_is_a_value(home: Path) -> None:
+    for name, snapshot in (("empty", {"cpu": {}}), ("full", {"cpu": {"cores": 2}})):
+        with runstone.start_run(name=name, workspace=home, environment=False) as run:
+            (run.path / f"environment.{run._log.writer.hex()}.json").write_text(json.dumps(snapshot))
+    assert [record.name for record in find_runs(home, "environment.cpu = '{}'").records] == ["empty"]
+    assert [record.name for record in find_runs(home, "", order_by="environment.cpu").records] == ["empty", "full"]
+
+
 def test_not_is_the_complement(names: Any) -> None:
     assert names("not metrics.loss > 0") == ["bare"]
     assert names("not params.lr = 0.1") == ["bare", "text"]
