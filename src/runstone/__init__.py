@@ -37,7 +37,8 @@ from runstone.errors import (
     WorkspaceNotFound,
 )
 from runstone.params import flatten_params
-from runstone.run import MetricHandle, Run
+from runstone.recording.recorder import MetricHandle
+from runstone.run import Run
 from runstone.starting import start_run, trial_params
 from runstone.status import Status
 from runstone.workspace import LaunchedRun, Workspace, ensure_workspace, open_workspace

@@ -16,7 +16,8 @@ from runstone.companions import SPOOL_MARK, RankPlace
 from runstone.current import current_run, set_current
 from runstone.errors import AlreadyExists, InvalidValue, RunNotFound, RunstoneError
 from runstone.names import check_name, check_run_id, new_run_id, new_run_name, shown
-from runstone.run import Run, runs_here, warn
+from runstone.recording.telling import warn
+from runstone.run import Run, runs_here
 from runstone.runlog.silent import SilentLog
 from runstone.runlog.writer import RunLog
 from runstone.settings import OnError

@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
         "display",
     },
     {
-        *("query", "index", "comparison", "reports", "workspace", "run", "starting", "companions"),
+        *("query", "index", "comparison", "reports", "workspace", "recording", "run", "starting", "companions"),
         *("environments", "alerts", "doctor", "reproduce", "tensorboard", "launch", "gc"),
         *("datasets", "models", "lineage", "monitoring", "ci"),
         *("editing", "views", "exporting", "bundle", "backup", "sync", "importers", "mlflow_export"),
