@@ -23,9 +23,10 @@ NAMES = (
     "comparing",
     "serving",
     "ingest",
+    "server_load",
 )
 # These need other programs, and are started by themselves: `python -m benchmarks.NAME`.
-BY_THEMSELVES = ("mlflow_server", "sweep_peers")
+BY_THEMSELVES = ("mlflow_server", "page", "sweep_peers")
 
 
 def main() -> None:

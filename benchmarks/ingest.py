@@ -1,11 +1,14 @@
-"""What a server takes over HTTP: many runs at once, points a second, memory; beside `mlflow server` with SQLite.
+"""What a server takes over HTTP: 1,000 runs at once, points a second, memory; beside `mlflow server`, in one run.
 
-Server and client share the machine. Runs are recorded here first, as always; what is timed is sending them, until the
-server has each on its disk and has compared it. MLflow's client logs batches of 1,000 points, the most that it takes.
+Three things are kept apart. *The server*: a process of raw connections sends prepared bytes of runs that all live at
+once, to this server and to MLflow's (`benchmarks._ingest_load`), so that no client's own work is measured. *All of it*:
+runs were recorded here before, as always, and the sender reads, sends and compares them until the server has each on
+its disk. *MLflow's client*: its threads log to MLflow's server. Clients and server share the machine.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -49,27 +53,39 @@ print(time.perf_counter() - started)
 """
 
 
-class _Memory:
-    """Watches how much memory a process and its children use."""
+class _Watched:
+    """Watches the memory and the CPU time of a server; of one that answers by several processes, of all of them."""
 
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
+    def __init__(self, pid: int, *, has_workers: bool = False) -> None:
+        parent = psutil.Process(pid)
+        self._family = [parent, *(parent.children(recursive=True) if has_workers else [])]
         self._stopped = threading.Event()
         self.samples: list[int] = []
+        self._cpu = self._cpu_s()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> tuple[float, float]:
-        """Return MiB after a tenth of the time, and the most."""
+    def cpu_s(self) -> float:
+        """Return the CPU seconds since this began, or since the last call."""
+        before, self._cpu = self._cpu, self._cpu_s()
+        return self._cpu - before
+
+    def memory(self) -> str:
+        """Stop, and return what the memory was: at the begin, after each quarter, and at most, in MiB."""
         self._stopped.set()
         self._thread.join()
-        return self.samples[len(self.samples) // 10] / 2**20, max(self.samples) / 2**20
+        last = len(self.samples) - 1
+        quarters = [f"{self.samples[last * part // 4] / 2**20:.0f}" for part in range(5)]
+        return f"{' '.join(quarters)} MiB at each quarter of the time, at most {max(self.samples) / 2**20:.0f}"
+
+    def _cpu_s(self) -> float:
+        times = [one.cpu_times() for one in self._family if one.is_running()]
+        return sum(one.user + one.system for one in times)
 
     def _watch(self) -> None:
-        while not self._stopped.wait(0.1):
+        while not self._stopped.wait(0.05):
             try:
-                family = [self._process, *self._process.children(recursive=True)]
-                self.samples.append(sum(one.memory_info().rss for one in family))
+                self.samples.append(sum(one.memory_info().rss for one in self._family))
             except psutil.Error:
                 return
 
@@ -81,21 +97,114 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _served(command: list[str], port: int) -> Iterator[int]:
+def _served(command: list[str], port: int, path: str) -> Iterator[int]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
     try:
-        limit = time.monotonic() + 120
-        while time.monotonic() < limit:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        time.sleep(2.0)
+        limit = time.monotonic() + 300
+        probe = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}{path}', timeout=5)"
+        while subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode:
+            if time.monotonic() > limit:
+                raise RuntimeError(f"{command[2]} does not answer")
+            time.sleep(0.2)
         yield process.pid
     finally:
         os.killpg(process.pid, 15)
-        process.wait(30)
+        process.wait(60)
+
+
+@contextmanager
+def _runstone(root: Path) -> Iterator[tuple[Workspace, int, int]]:
+    """Yield a workspace that is served, the port and the process; its token is in the environment."""
+    workspace = ensure_workspace(root / "server" / ".runstone")
+    accounts = Accounts(workspace.path)
+    accounts.add_user("bench")
+    accounts.set_role("bench", "*", "admin")
+    token, port = new_token(), _free_port()
+    accounts.add_token("bench", hashed(token))
+    os.environ["RUNSTONE_TOKEN"] = token
+    command = [sys.executable, "-m", "runstone.cli.main", "serve", "--port", str(port), "-w", str(workspace.path)]
+    with _served(command, port, "/healthz") as pid:
+        yield workspace, port, pid
+
+
+@contextmanager
+def _mlflow(root: Path) -> Iterator[tuple[int, int]]:
+    """Yield port and process of MLflow's server."""
+    port, store = _free_port(), root / "mlflow"
+    store.mkdir()
+    command = [str(_MLFLOW), "-m", "mlflow", "server", "--port", str(port), "--workers", "2"]
+    command += ["--backend-store-uri", f"sqlite:///{store}/mlflow.db", "--artifacts-destination", str(store / "a")]
+    with _served(command, port, "/health") as pid:
+        yield port, pid
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def _load(watched: _Watched, **told: Any) -> tuple[dict[str, float], float]:
+    """Run the process that sends; return its figures, and the CPU seconds of the server while points came."""
+    command = [sys.executable, "-m", "benchmarks._ingest_load", json.dumps(told)]
+    cpu_s = 0.0
+    found: dict[str, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sending:
+        assert sending.stdout is not None
+        for line in sending.stdout:
+            found = json.loads(line)
+            passed_s = watched.cpu_s()
+            if found.get("phase") == "end":
+                cpu_s = passed_s
+    if "log_s" not in found:
+        raise RuntimeError("the process that sends failed")
+    return found, cpu_s
+
+
+def _tell(name: str, told: dict[str, Any], found: dict[str, float], cpu_s: float, memory: str) -> None:
+    total = told["runs"] * told["ticks"] * told["points"]
+    print(
+        f"  {name:24} {total / found['log_s']:12,.0f} points/s; {total:,} points of {told['runs']:,} runs at once over "
+        f"{told['hosts']:,} connections"
+    )
+    print(
+        f"    {found['requests']:,.0f} requests, of which {found['put_off']:,.0f} were put off; answered within "
+        f"{found['p50_s'] * 1e3:,.0f} ms (median), {found['p99_s'] * 1e3:,.0f} ms (99 %)"
+    )
+    print(
+        f"    CPU: server {cpu_s:.1f} s of {found['log_s']:.1f} s ({total / cpu_s:,.0f} points each second of it), who "
+        f"sends {found['log_cpu_s']:.1f} s; opening {found['open_s']:.1f} s, to the disk {found['end_s']:.1f} s"
+    )
+    print(f"    memory of the server: {memory}")
+
+
+def server(root: Path, *, runs: int, hosts: int, ticks: int, points: int) -> None:
+    """Send prepared bytes of living runs to our server."""
+    told: dict[str, Any] = {"runs": runs, "hosts": hosts, "ticks": ticks, "points": points}
+    with _runstone(root) as (workspace, port, pid):
+        watched = _Watched(pid)
+        found, cpu_s = _load(watched, to="ours", port=port, token=os.environ["RUNSTONE_TOKEN"], **told)
+        memory = watched.memory()
+    _tell("runstone serve", told, found, cpu_s, memory)
+    if told["ticks"] * told["points"] * runs != (total := _points_in(workspace)):
+        raise RuntimeError(f"{total} points arrived")
+
+
+def mlflow_server(root: Path, *, runs: int, hosts: int, ticks: int, points: int) -> None:
+    """Send prepared bytes of living runs to MLflow's server."""
+    if not _MLFLOW.exists():
+        print("  mlflow is not installed in benchmarks/peers (python -m benchmarks.peers --install)")
+        return
+    told: dict[str, Any] = {"runs": runs, "hosts": hosts, "ticks": ticks, "points": points}
+    with _mlflow(root) as (port, pid):
+        watched = _Watched(pid, has_workers=True)
+        found, cpu_s = _load(watched, to="theirs", port=port, token="", **told)
+        _tell("mlflow server", told, found, cpu_s, watched.memory())
+
+
+def _points_in(workspace: Workspace) -> int:
+    return sum(info.metrics["loss"].count for info in Workspace(workspace.path).runs())
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
 
 
 def record(spool: Spool, runs: int, points: int) -> None:
@@ -114,84 +223,68 @@ def record(spool: Spool, runs: int, points: int) -> None:
 
 
 def ours(root: Path, runs: int, points: int) -> None:
-    """Time our own server."""
-    workspace = ensure_workspace(root / "server" / ".runstone")
-    accounts = Accounts(workspace.path)
-    accounts.add_user("bench")
-    accounts.set_role("bench", "*", "admin")
-    token, port = new_token(), _free_port()
-    accounts.add_token("bench", hashed(token))
-    os.environ["RUNSTONE_TOKEN"] = token
-    url = f"http://127.0.0.1:{port}/"
-    spool = Spool(open_spool(url).path)
-    started = time.perf_counter()
-    record(spool, runs, points)
-    print(f"  floor: recording here    {runs * points / (time.perf_counter() - started):12,.0f} points/s")
-    command = [sys.executable, "-m", "runstone.cli.main", "serve", "--port", str(port), "-w", str(workspace.path)]
-    with _served(command, port) as pid:
-        server, client = _Memory(pid), _Memory(os.getpid())
-        began = psutil.Process(pid).cpu_times()
+    """Time sending runs that were recorded here, until the server has compared each."""
+    with _runstone(root) as (workspace, port, pid):
+        spool = Spool(open_spool(f"http://127.0.0.1:{port}/").path)
         started = time.perf_counter()
-        sender = Sender(spool)
-        sent = sender.send_until_done()
-        seconds = time.perf_counter() - started
-        ended = psutil.Process(pid).cpu_times()
-        cpu = ended.user + ended.system - began.user - began.system
-        first, most = server.stop()
-        client_first, client_most = client.stop()
-    found = Workspace(workspace.path)
-    total = sum(info.metrics["loss"].count for info in found.runs())
+        record(spool, runs, points)
+        floor_s = time.perf_counter() - started
+        watched, own_cpu = _Watched(pid), time.process_time()
+        started = time.perf_counter()
+        sent = Sender(spool).send_until_done()
+        seconds, own_cpu = time.perf_counter() - started, time.process_time() - own_cpu
+        cpu_s, memory = watched.cpu_s(), watched.memory()
+    total = _points_in(workspace)
     if (sent.runs, total) != (runs, runs * points):
         raise RuntimeError(f"{sent.runs} runs and {total} points arrived, not {runs} and {runs * points}")
-    print(f"  runstone serve           {total / seconds:12,.0f} points/s, {runs / seconds:8,.1f} runs/s")
-    print(f"    bytes {sent.bytes / seconds / 2**20:.1f} MiB/s; CPU of the server {cpu / seconds:.2f} of 1 core")
     print(
-        f"    memory of the server {first:.0f} MiB, at most {most:.0f}; of the sender {client_first:.0f}, at most "
-        f"{client_most:.0f}"
+        f"  spool to disk            {total / seconds:12,.0f} points/s, {runs / seconds:,.1f} runs/s; {runs:,} runs of "
+        f"{points:,} points, {sent.bytes / 2**20:,.0f} MiB (recording them: {total / floor_s:,.0f} points/s)"
     )
+    print(f"    CPU: server {cpu_s:.1f} s of {seconds:.1f} s, sender {own_cpu:.1f} s; memory of the server: {memory}")
 
 
 def theirs(root: Path, runs: int, points: int) -> None:
-    """Time MLflow's server."""
+    """Time MLflow's client with its server."""
     if not _MLFLOW.exists():
-        print("  mlflow is not installed in benchmarks/peers (python -m benchmarks.peers --install)")
         return
-    port = _free_port()
-    store = root / "mlflow"
-    store.mkdir()
-    command = [str(_MLFLOW), "-m", "mlflow", "server", "--port", str(port), "--workers", "2"]
-    command += ["--backend-store-uri", f"sqlite:///{store}/mlflow.db", "--artifacts-destination", str(store / "a")]
-    with _served(command, port) as pid:
-        url = f"http://127.0.0.1:{port}"
-        limit = time.monotonic() + 120
-        while time.monotonic() < limit:
-            probe = f"import urllib.request as u; u.urlopen('{url}/health', timeout=5)"
-            if subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0:
-                break
-            time.sleep(0.5)
-        memory = _Memory(pid)
-        client = [str(_MLFLOW), "-c", _MLFLOW_CLIENT, url, str(runs), str(points)]
+    with _mlflow(root) as (port, pid):
+        watched = _Watched(pid, has_workers=True)
+        client = [str(_MLFLOW), "-c", _MLFLOW_CLIENT, f"http://127.0.0.1:{port}", str(runs), str(points)]
         result = subprocess.run(client, capture_output=True, text=True, check=False)
-        first, most = memory.stop()
+        memory = watched.memory()
     if result.returncode:
-        print(f"  mlflow server            failed: {result.stderr.strip()[-300:]}")
+        print(f"  mlflow's client          failed: {result.stderr.strip()[-300:]}")
         return
     seconds = float(result.stdout.strip().splitlines()[-1])
-    print(f"  mlflow server            {runs * points / seconds:12,.0f} points/s, {runs / seconds:8,.1f} runs/s")
-    print(f"    memory of the server {first:.0f} MiB, at most {most:.0f} ({runs} runs of {points:,} points)")
+    print(
+        f"  mlflow's client          {runs * points / seconds:12,.0f} points/s, {runs / seconds:,.1f} runs/s; {runs:,} "
+        f"runs of {points:,} points\n    memory of the server: {memory}"
+    )
 
 
 def main(*, quick: bool = False) -> None:
     """Print what both take, one after the other."""
     print(f"\nsending runs to a server over HTTP\n  {machine()}; {versions('runstone', 'fastapi', 'uvicorn')}")
-    for runs, points in ((5, 200),) if quick else ((1_000, 1_000), (100, 100_000), (1_000, 10_000)):
-        print(f"  --- {runs:,} runs of {points:,} points")
-        with tempfile.TemporaryDirectory(prefix="runstone-ingest-") as folder:
-            os.environ["XDG_STATE_HOME"] = str(Path(folder) / "state")
-            ours(Path(folder), runs, points)
+    living = [(1_000, 8, 20, 1_000), (1_000, 1_000, 5, 1_000), (1_000, 8, 1, 100)]
+    stored = [(20, 100_000), (1_000, 1_000)]
+    if quick:
+        living, stored = [(20, 4, 2, 100)], [(5, 200)]
+    for runs, hosts, ticks, points in living:
+        _in_folder(lambda root: server(root, runs=runs, hosts=hosts, ticks=ticks, points=points))  # noqa: B023
     if not quick:
-        with tempfile.TemporaryDirectory(prefix="runstone-ingest-") as folder:
-            theirs(Path(folder), 20, 5_000)
+        _in_folder(lambda root: mlflow_server(root, runs=1_000, hosts=8, ticks=1, points=100))
+    for runs, points in stored:
+        _in_folder(lambda root: ours(root, runs, points))  # noqa: B023
+    if not quick:
+        _in_folder(lambda root: theirs(root, 20, 1_000))
+    print(f"  load of the machine: {', '.join(f'{load:.1f}' for load in os.getloadavg())} (1, 5, 15 minutes)")
+
+
+def _in_folder(work: Any) -> None:
+    with tempfile.TemporaryDirectory(prefix="runstone-ingest-") as folder:
+        os.environ["XDG_STATE_HOME"] = str(Path(folder) / "state")
+        work(Path(folder))
 
 
 if __name__ == "__main__":

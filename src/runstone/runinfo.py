@@ -204,19 +204,42 @@ class RunInfo:
         """Names under which media or texts were logged, in alphabetical order."""
         return self._log.record_names
 
-    def records(self, name: str, *, attempt: int | str | None = None) -> list[Record]:
+    def records(
+        self,
+        name: str,
+        *,
+        attempt: int | str | None = None,
+        first_step: int | None = None,
+        last_step: int | None = None,
+    ) -> list[Record]:
         """Return the media and texts of one name, in the order of time.
 
         Args:
             name: Exactly as logged.
             attempt: `None`: without what a later attempt superseded; a number: what that attempt logged; `"all"`.
+            first_step, last_step: Only this closed range of steps; default: all.
 
         Raises:
             MetricNotFound: nothing of the kind was logged under this name; the message names the nearest ones.
             FormatError: it is sealed and damaged.
         """
         blobs = open_blobs(self.path.absolute().parents[2])
-        return [_record(blobs, *row) for row in self._log.records(name, attempt=attempt)]
+        rows = self._log.records(name, attempt=attempt)
+        if first_step is not None:
+            rows = [row for row in rows if row[0] >= first_step]
+        if last_step is not None:
+            rows = [row for row in rows if row[0] <= last_step]
+        return [_record(blobs, *row) for row in rows]
+
+    def record_steps(self, name: str) -> list[int]:
+        """Return the steps at which media or texts were logged under a name, each once, from low to high.
+
+        It reads no content: of 10,000 steps that takes tens of milliseconds.
+
+        Raises:
+            MetricNotFound, FormatError: as `records` does.
+        """
+        return sorted({row[0] for row in self._log.records(name)})
 
     def zoom(
         self, name: str, *, buckets: int = 1000, first_step: int | None = None, last_step: int | None = None

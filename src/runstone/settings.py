@@ -8,6 +8,7 @@ the default.
 | `RUNSTONE_WORKSPACE` | folder of the workspace, or URL of a server; default: the nearest `.runstone` here or above |
 | `RUNSTONE_TOKEN` | token for that server; default: what `runstone login` keeps |
 | `RUNSTONE_SPOOL_DAYS` | how long runs stay on this machine that a server has as a whole; default 1 |
+| `RUNSTONE_SEAL_MINUTES` | how long after their end `ui` and `serve` seal long runs; default 10; `0`: never |
 | `RUNSTONE_PROJECT` | project of runs that name none; default `default` |
 | `RUNSTONE_NAME` | name of the first run of this process that has none |
 | `RUNSTONE_GROUP` | group of runs that name none |
@@ -24,6 +25,7 @@ the default.
 | `RUNSTONE_SPILL` | `off`, or the most that is kept elsewhere while the disk of a run is full; default `64M` |
 | `XDG_STATE_HOME` | where that is kept, and runs for a server, in `runstone`; default `~/.local/state` |
 | `RUNSTONE_BLOBS` | URL of a store that content is sent to and read from, such as `s3://bucket/prefix`; `off`: none |
+| `RUNSTONE_BLOBS_CACHE` | how much content that lies there a server keeps here too, such as `50G`; default: all |
 | `RUNSTONE_INDEX` | address of a PostgreSQL database in which the index and a server's accounts lie; default: files |
 | `RUNSTONE_DISABLED` | `1`: record nothing, with the same calls |
 | `RUNSTONE_AUTOLOG` | `on` or `off`: record trainings that name no callback; wins over `runstone autolog` |
@@ -47,6 +49,7 @@ VARIABLES = (
     "RUNSTONE_WORKSPACE",
     "RUNSTONE_TOKEN",
     "RUNSTONE_SPOOL_DAYS",
+    "RUNSTONE_SEAL_MINUTES",
     "RUNSTONE_PROJECT",
     "RUNSTONE_NAME",
     "RUNSTONE_GROUP",
@@ -62,6 +65,7 @@ VARIABLES = (
     "RUNSTONE_LOG",
     "RUNSTONE_SPILL",
     "RUNSTONE_BLOBS",
+    "RUNSTONE_BLOBS_CACHE",
     "RUNSTONE_INDEX",
     "RUNSTONE_DISABLED",
     "RUNSTONE_AUTOLOG",
@@ -84,6 +88,11 @@ def variable_kept(variable: str) -> Iterator[None]:
             os.environ.pop(variable, None)
         else:
             os.environ[variable] = before
+
+
+def tell_children(variable: str, value: str) -> None:
+    """Set an environment variable of another program that processes of this one inherit; one that is set stays."""
+    os.environ.setdefault(variable, value)
 
 
 def read(variable: str) -> str | None:
@@ -116,6 +125,16 @@ def spool_days() -> float:
     """
     told = number("RUNSTONE_SPOOL_DAYS")
     return 1.0 if told is None else told
+
+
+def seal_minutes() -> float:
+    """Return how many minutes after their end a server seals long runs; 0: never.
+
+    Raises:
+        InvalidValue: `RUNSTONE_SEAL_MINUTES` is no number of 0 or more.
+    """
+    told = number("RUNSTONE_SEAL_MINUTES")
+    return 10.0 if told is None else told
 
 
 def facts_folder() -> Path | None:
@@ -199,10 +218,16 @@ def spill_bytes() -> int:
     value = told.strip()
     if value.lower() in ("0", "off", "false", "no"):
         return 0
-    found = re.fullmatch(r"([0-9]{1,15})([kmg]?)(?:i?b)?", value.lower())
+    found = bytes_of(value)
     if found is None:
         raise InvalidValue(f"RUNSTONE_SPILL is {value!r}; it must be 'off' or a size such as '64M' or '1G'")
-    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2]]
+    return found
+
+
+def bytes_of(text: str) -> int | None:
+    """Return how many bytes a text such as `64M`, `1G` or `2 TiB` says, powers of 1,024; `None` where it says none."""
+    found = re.fullmatch(r"([0-9]{1,15}) ?([kmgt]?)(?:i?b)?", text.strip().lower())
+    return None if found is None else int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[found[2]]
 
 
 def blob_store(workspace: Path) -> str | None:
@@ -221,6 +246,45 @@ def blob_store(workspace: Path) -> str | None:
     if not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(::[^:]+)?://", given):
         raise InvalidConfig(f"RUNSTONE_BLOBS: {given!r:.80} is no URL such as 's3://bucket/prefix' or 'file:///folder'")
     return given
+
+
+def use_blob_store(url: str | None, *, cache: str | None = None) -> None:
+    """Let this process, and those that it starts, use a store: as if `RUNSTONE_BLOBS` said so. `None`: as before.
+
+    Args:
+        url: Its URL, or `off`. Without a password: everyone on the machine sees the arguments of a process.
+        cache: As `RUNSTONE_BLOBS_CACHE` says it.
+
+    Raises:
+        InvalidConfig: it is no URL, or one with a password; the cache is no size.
+    """
+    if url is not None and re.search(r"://[^/@]*:[^/@]*@", url):
+        raise InvalidConfig(
+            "a URL with a password is seen by all who list processes; give the store its credentials by the "
+            "environment or its own files (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the machine's role)"
+        )
+    for variable, value in (("RUNSTONE_BLOBS", url), ("RUNSTONE_BLOBS_CACHE", cache)):
+        if value is not None:
+            os.environ[variable] = value
+    blob_store(Path())
+    blob_cache_bytes(Path())
+
+
+def blob_cache_bytes(workspace: Path) -> int | None:
+    """Return how much content that lies in a store elsewhere is kept here too, in bytes; `None`: all.
+
+    `RUNSTONE_BLOBS_CACHE` says so, else `blobs_cache` in the workspace's `settings.json`.
+
+    Raises:
+        InvalidConfig: it is no size.
+    """
+    told = read("RUNSTONE_BLOBS_CACHE") or _of_workspace(workspace, "blobs_cache")
+    if told is None:
+        return None
+    found = bytes_of(told)
+    if found is None:
+        raise InvalidConfig(f"RUNSTONE_BLOBS_CACHE: {told!r:.80} is no size such as '50G' or '2T'")
+    return found
 
 
 def _of_workspace(workspace: Path, key: str) -> str | None:

@@ -584,7 +584,8 @@ def ensure_workspace(path: Path | str | Workspace | None = None) -> Workspace:
         folder = Path.cwd() / settings.WORKSPACE_FOLDER
     folder = folder.absolute()
     if not (folder / "FORMAT").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        # Runs hold code and output: who may see them is for their owner to say, whatever the umask is.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_new(folder / ".gitignore", "*\n")
         _write_new(folder / "FORMAT", f"{fmt.FORMAT}\n")
     return Workspace(folder)

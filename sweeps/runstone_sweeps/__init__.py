@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runstone_sweeps.api import Sweep, SweepResult, run_sweep, to_optuna
+    from runstone_sweeps.plotting import plot_sweep
     from runstone_sweeps.record import TrialRecord, TrialState
     from runstone_sweeps.spec import SweepSpec, load_spec
 
-__all__ = ["Sweep", "SweepResult", "SweepSpec", "TrialRecord", "TrialState", "load_spec", "run_sweep", "to_optuna"]
+__all__ = [
+    "Sweep",
+    "SweepResult",
+    "SweepSpec",
+    "TrialRecord",
+    "TrialState",
+    "load_spec",
+    "plot_sweep",
+    "run_sweep",
+    "to_optuna",
+]
 
 # The process of a trial imports this package for one small module; it must not pay for the coordinator's.
 _LAZY = {
@@ -22,6 +33,7 @@ _LAZY = {
     "TrialRecord": "record",
     "TrialState": "record",
     "load_spec": "spec",
+    "plot_sweep": "plotting",
     "run_sweep": "api",
     "to_optuna": "api",
 }

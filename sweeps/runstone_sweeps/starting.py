@@ -10,6 +10,7 @@ from typing import Any
 from runstone import LaunchedRun
 from runstone_sweeps.command import build_command, uses_json_file
 from runstone_sweeps.executor import TrialStart, TrialStarted
+from runstone_sweeps.mlflow_client import serves
 from runstone_sweeps.record import RunRecord, TrialRecord
 from runstone_sweeps.space import nest
 from runstone_sweeps.study import derive_seed
@@ -21,6 +22,7 @@ class Starter:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._serves: dict[str, bool] = {}
 
     def start(self, trial: TrialRecord, record: RunRecord) -> None:
         """Start one run of a trial; there must be room."""
@@ -87,9 +89,10 @@ class Starter:
             purpose += ["replicate", record.index]
         if record.tries["nan"]:  # the same seed would come to the same
             purpose += ["again", record.tries["nan"]]
+        given = {**work.environment, **work.spec.env}
         return {
-            **work.environment,
-            **work.spec.env,
+            **given,
+            **self._for_mlflow(given, record.run_id),
             "RUNSTONE_WORKSPACE": str(work.workspace.path),
             "RUNSTONE_PROJECT": work.project,
             "RUNSTONE_GROUP": work.record.sweep_id,
@@ -101,6 +104,13 @@ class Starter:
             "RUNSTONE_OOM_RETRY": str(record.tries["oom"]),
             "RUNSTONE_DISABLED": "0",  # a trial that records nothing has no result
         }
+
+    def _for_mlflow(self, environment: Mapping[str, str], run_id: str) -> dict[str, str]:
+        """Return what makes a trial that only knows MLflow log to its run, where it logs to this workspace's server."""
+        uri = environment.get("MLFLOW_TRACKING_URI", "")
+        if uri not in self._serves:
+            self._serves[uri] = serves(environment, run_id)
+        return {"MLFLOW_RUN_ID": run_id} if self._serves[uri] else {}
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ PACKAGES = {
 }
 # Lower layers first. A module may import from its own layer and from those before it.
 LAYERS: list[set[str]] = [
-    {"_version", "errors", "status", "values", "names", "settings", "params"},
+    {"_version", "errors", "status", "values", "names", "settings", "params", "yamltree"},
     {"runlog", "blobs", "ledger", "catalog", "artifacts"},
     {
         "ending",
@@ -41,7 +41,7 @@ LAYERS: list[set[str]] = [
         *("query", "index", "comparison", "reports", "workspace", "recording", "run", "starting", "companions"),
         *("environments", "alerts", "doctor", "reproduce", "tensorboard", "launch", "gc"),
         *("datasets", "models", "lineage", "monitoring", "ci"),
-        *("editing", "views", "exporting", "bundle", "backup", "sync", "importers", "mlflow_export"),
+        *("editing", "views", "exporting", "bundle", "backup", "sync", "sealing", "importers", "mlflow_export"),
     },
     {"cli", "server", "serving", "terminal"},
 ]

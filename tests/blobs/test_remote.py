@@ -56,6 +56,8 @@ def test_what_was_pushed_is_read_from_another_workspace(tmp_path: Path, url: str
     assert here.push().there_already == moved.count
     assert here.push().count == 0
     assert there.size(contents[0]) == 5
+    assert contents[0] not in there  # nothing comes for that
+    assert there.read(contents[0]) == b"small"
     assert there.read(contents[2]) == (tmp_path / "c").read_bytes()
     assert there.local_path(contents[1]).read_bytes() == b""
     assert there.pull(contents).there_already == 3

@@ -1,7 +1,4 @@
-"""A store at `s3://`, spoken to by s3fs over HTTP.
-
-Needs `pip install s3fs "moto[server]"`, better in an environment of its own: they bring many packages. Else skipped.
-"""
+"""A store at `s3://`, spoken to by s3fs over HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +20,12 @@ from runstone.errors import FormatError
 from runstone.gc import collect, collect_elsewhere
 from runstone.workspace import ensure_workspace
 from tests.blobs.test_checkpoints import safetensors_file
+from tests.s3 import Bucket, bucket, s3_proxy
 
-moto = pytest.importorskip("moto.server")
-s3fs = pytest.importorskip("s3fs")
+__all__ = ["bucket", "s3_proxy"]
 # botocore and s3fs are not ours: what they warn of is theirs to mend
 pytestmark = [pytest.mark.filterwarnings("ignore")]
-LARGE = 120 << 20  # more than s3fs sends in one request
+LARGE = 48 << 20  # sent in parts
 PUSH = """
 import sys
 from pathlib import Path
@@ -39,34 +35,12 @@ open_blobs(Path(sys.argv[1])).push()
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+def s3(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a file system, whose bucket the store is in."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server,
-        "FSSPEC_S3_ENDPOINT_URL": server,
-    }.items():
-        monkeypatch.setenv(name, value)
-    file_system = s3fs.S3FileSystem(
-        key="key", secret="secret", client_kwargs={"endpoint_url": server}, use_listings_cache=False
-    )
-    bucket = f"b{abs(hash(request.node.name)):x}"
-    file_system.mkdir(bucket)
-    monkeypatch.setenv("RUNSTONE_BLOBS", f"s3://{bucket}/store")
-    file_system.bucket = bucket
-    return file_system
+    monkeypatch.setenv("RUNSTONE_BLOBS", bucket.url)
+    bucket.files.bucket = bucket.name
+    return bucket.files
 
 
 def there(s3: Any) -> dict[str, int]:
@@ -105,7 +79,7 @@ def killed_push(home: Path, when: Any) -> None:
     """Push in a process that is killed as soon as `when` says so."""
     process = subprocess.Popen([sys.executable, "-c", PUSH, str(home)], stdout=subprocess.PIPE)
     try:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 120
         while not when() and process.poll() is None:
             assert time.monotonic() < limit
             time.sleep(0.002)

@@ -103,6 +103,53 @@ def test_gates_hold_for_a_run_or_not(repository: Repository, tmp_path: Path) -> 
     assert called(repository, "gate", run).exit_code == 2
 
 
+def test_a_run_must_be_better_than_the_base(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository.place)
+    workspace = runstone.open_workspace(repository.home)
+    better, base = (find_side(workspace, f"params.c = {c} and params.seed = 0").runs[0].id for c in (0.9, 0.8))
+    gates = tmp_path / "gates.yaml"
+
+    def asked(run: str, **options: object) -> tuple[int, str]:
+        told = json.dumps({"metric": "val/auc", "goal": "maximize", **options})
+        gates.write_text(f"gates: {{runs: [{{better_than: {told}}}]}}")
+        done = called(repository, "gate", run, "--gates", str(gates), "--json")
+        return done.exit_code, json.loads(done.output)["checks"][1]["detail"] if done.output else str(done.exception)
+
+    code, detail = asked(better, version="branch:main", margin=0.05, confidence=0.95)
+    assert code == 0, detail
+    assert "+0.1 against" in detail
+    assert "(3 and 3 seeds), and at least +0.0" in detail
+    assert asked(better, version="branch:main", margin=0.2)[0] == 1
+    assert asked(base, version="branch:better")[0] == 1
+    assert asked(base, version=f"run:{better}", goal="minimize")[0] == 0
+    assert asked(better, version=base)[0] == 0
+    assert asked(better, version="branch:nobody")[0] == 1
+    assert "no metric 'f1'" in asked(better, version=base, metric="f1")[1]
+    code, detail = asked(better)
+    assert code != 0
+    assert "better_than needs version" in detail
+
+
+def test_a_run_must_be_better_than_a_version(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"x")
+    for auc in (0.8, 0.9):
+        with runstone.start_run(project="p", workspace=home, environment=False, name=f"auc-{auc}") as run:
+            run.log({"val/auc": auc})
+            if auc == 0.8:
+                run.log_model(str(path), name="credit")
+    gates = tmp_path / "gates.yaml"
+    for goal, code in (("maximize", 0), ("minimize", 1)):
+        gates.write_text(f"gates: {{runs: [{{better_than: {{metric: val/auc, goal: {goal}, version: credit@1}}}}]}}")
+        done = CliRunner().invoke(cli, ["-w", str(home), "ci", "gate", "auc-0.9", "--gates", str(gates)])
+        assert done.exit_code == code, done.output
+        assert "against auc-0.8 (1 and 1 seeds)" in done.output, "without params nothing tells repetitions apart"
+    done = CliRunner().invoke(cli, ["-w", str(home), "ci", "gate", "auc-0.8", "--gates", str(gates)])
+    assert "credit@1.0.0 is of this very run" in done.output
+
+
 def test_gates_hold_for_a_version_or_not(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -20,7 +21,7 @@ import runstone
 from runstone import Workspace
 from runstone.index import ingest
 from runstone.index.conditions import EVERY_RUN
-from runstone.index.store import FILE, Index
+from runstone.index.store import BESIDE, FILE, Index
 from runstone.runlog.writer import RunLog
 
 
@@ -241,12 +242,12 @@ def test_deleting_the_index_changes_no_answer(filled: Workspace) -> None:
         lambda path: path.write_bytes(b"not a database at all" * 400),
         lambda path: path.write_bytes(path.read_bytes()[:5000]),
         lambda path: path.write_bytes(path.read_bytes()[:4096] + os.urandom(len(path.read_bytes()) - 4096)),
-        lambda path: execute(path, "PRAGMA user_version = 77"),
+        lambda path: execute(path, "PRAGMA user_version = 1"),
         lambda path: execute(path, "DROP TABLE metrics"),
         lambda path: execute(path, "ALTER TABLE runs RENAME COLUMN seen_at TO read_at"),
         lambda path: execute(path, "DROP TABLE runs; CREATE TABLE runs (x); PRAGMA user_version = 0"),
     ],
-    ids=["empty", "text", "cut", "noise", "other version", "table missing", "column missing", "foreign tables"],
+    ids=["empty", "text", "cut", "noise", "older version", "table missing", "column missing", "foreign tables"],
 )
 def test_a_damaged_or_foreign_index_is_made_again(filled: Workspace, damage: Any) -> None:
     before = answers(filled)
@@ -255,6 +256,29 @@ def test_a_damaged_or_foreign_index_is_made_again(filled: Workspace, damage: Any
     with Index(filled.path) as index:
         assert index.find(EVERY_RUN).total == 4
         assert not index.is_in_memory
+
+
+def test_an_index_of_a_newer_version_is_left_alone_and_one_made_beside_it(filled: Workspace) -> None:
+    before = answers(filled)
+    execute(filled.path / FILE, "CREATE TABLE later (x); PRAGMA user_version = 77")
+    with Index(filled.path) as index:
+        assert index.find(EVERY_RUN).total == 4
+        assert not index.is_in_memory
+    assert answers(filled) == before
+    newer, own = sqlite3.connect(filled.path / FILE), sqlite3.connect(filled.path / BESIDE)
+    with contextlib.closing(newer), contextlib.closing(own):
+        assert newer.execute("PRAGMA user_version").fetchone() == (77,)
+        assert newer.execute("SELECT count(*) FROM later").fetchone() == (0,)
+        assert own.execute("SELECT count(*) FROM runs").fetchone() == (4,)
+
+
+def test_a_newer_version_that_takes_over_meanwhile_is_left_alone_too(filled: Workspace) -> None:
+    with Index(filled.path) as index:
+        assert index.find(EVERY_RUN).total == 4
+        execute(filled.path / FILE, "DROP TABLE runs; PRAGMA user_version = 77")
+        make(filled.path, "later")
+        assert index.find(EVERY_RUN).total == 5
+    assert (filled.path / BESIDE).exists()
 
 
 def execute(path: Path, script: str) -> None:

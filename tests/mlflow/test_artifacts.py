@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 import runstone
 from runstone.runinfo import RunInfo
-from tests.mlflow.conftest import PROXY, World
+from runstone.server.app import create_app
+from runstone.server.logs import Log
+from runstone.workspace import Workspace, ensure_workspace
+from tests.mlflow.conftest import API, BASE, CONFIG, PROXY, World, opened
 
 
 def listed(world: World, path: str = "") -> list[tuple[str, bool]]:
@@ -130,3 +137,34 @@ def test_the_artifacts_of_a_program_are_seen(world: World, tmp_path: Any) -> Non
         run.log_artifact(tmp_path / "out", name="made")
     assert listed(world, f"0/{run.id}/artifacts/made") == [("t.csv", False)]
     assert world.client.get(f"{PROXY}/0/{run.id}/artifacts/made/t.csv", headers=world.headers()).text == "1,2"
+
+
+def test_files_beside_runs_are_stored_once_and_survive_a_restart(world: World, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        assert world.put(f"shared/{name}.bin", b"same" * 1000).status_code == 200
+    assert len(list(world.workspace.blobs.objects())) == 1
+    for again in opened(tmp_path / ".runstone", world.tokens):
+        assert [name for name, _is_dir in listed(again, "shared")] == ["one.bin", "three.bin", "two.bin"]
+        assert again.client.request("DELETE", f"{PROXY}/shared/two.bin", headers=again.headers()).status_code == 200
+        assert again.put("shared/two.bin/inner", b"x").status_code == 200
+        assert again.client.get(f"{PROXY}/shared/two.bin/inner", headers=again.headers()).content == b"x"
+
+
+def test_a_server_told_so_does_not_answer_clients_of_mlflow(tmp_path: Path) -> None:
+    config = replace(CONFIG, mlflow=False)
+    server = create_app(ensure_workspace(tmp_path / ".runstone"), config, log=Log(io.StringIO()))
+    with TestClient(server, base_url=BASE) as client:
+        world = World(Workspace(tmp_path / ".runstone"), server, client, {})
+        world.add("ann", ("*", "admin"))
+        assert world.refused("POST", "runs/search", experiment_ids=["0"])[1] == "ENDPOINT_NOT_FOUND"
+        assert world.refused("GET", "runs/get", run_id="x")[0] == 404
+        assert client.get("/api/runs", headers=world.headers()).status_code == 200
+
+
+def test_the_quick_way_to_a_route_asks_for_the_role_too(world: World) -> None:
+    world.add("vic", ("*", "viewer"))
+    run = world.run()
+    assert world.refused("POST", "runs/log-metric", "vic", run_id=run, key="m", value=1.0, timestamp=1)[0] == 403
+    assert world.refused("POST", "runs/create", "vic", experiment_id="0")[0] == 403
+    assert world.raw("GET", "runs/get", "vic", run_id=run).status_code == 200
+    assert world.client.post(f"{API}/runs/search", json={"experiment_ids": ["0"]}).status_code == 401

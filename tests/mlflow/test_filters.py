@@ -184,3 +184,33 @@ def test_no_body_makes_the_server_fail(shared: World, path: str, fields: dict[st
     assert answer.status_code < 500, (path, given, answer.text)
     if answer.status_code != 200:
         assert set(answer.json()) == {"error_code", "message"}
+
+
+def test_metrics_whose_steps_went_back_are_found_and_sorted_by_the_point_of_the_highest_step(world: World) -> None:
+    runs = {}
+    # (step, value) in the order in which they come; the latest to MLflow is that of the highest step.
+    for name, points in {
+        "ahead": [(0, 9.0), (5, 1.0)],
+        "back": [(5, 3.0), (0, 9.0)],
+        "none": [],
+        "nan": [(1, "NaN")],
+    }.items():
+        runs[world.run(run_name=name)] = name
+        for step, value in points:
+            run = next(id for id, known in runs.items() if known == name)
+            world.post("runs/log-metric", run_id=run, key="m", value=value, timestamp=1, step=step)
+
+    def found(**asked: Any) -> list[str]:
+        answer = world.post("runs/search", experiment_ids=["0"], **asked)
+        return [runs[run["info"]["run_id"]] for run in answer.get("runs", [])]
+
+    assert found(filter="metrics.m < 5", order_by=["metrics.m"]) == ["ahead", "back"]
+    assert found(filter="metrics.m > 5") == []
+    assert found(filter="metrics.m = 3 and attributes.run_name LIKE 'b%'") == ["back"]
+    assert found(order_by=["metrics.m DESC"]) == ["back", "ahead", "nan", "none"]
+    assert found(order_by=["metrics.m ASC"]) == ["ahead", "back", "nan", "none"]
+    first = world.post("runs/search", experiment_ids=["0"], order_by=["metrics.m"], max_results=1)
+    second = world.post(
+        "runs/search", experiment_ids=["0"], order_by=["metrics.m"], max_results=1, page_token=first["next_page_token"]
+    )
+    assert [runs[page["runs"][0]["info"]["run_id"]] for page in (first, second)] == ["ahead", "back"]

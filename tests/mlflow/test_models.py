@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -258,3 +259,35 @@ def test_sources_that_lead_elsewhere_are_refused(shared: World, source: str) -> 
     if shared.raw("GET", "registered-models/get", name="net").status_code == 404:
         shared.post("registered-models/create", name="net")
     assert shared.refused("POST", "model-versions/create", name="net", source=source)[:2] == INVALID
+
+
+def test_times_of_models_are_those_of_what_changed_them(world: World) -> None:
+    world.post("registered-models/create", name="net")
+    made = world.get("registered-models/get", name="net")["registered_model"]
+    world.post("model-versions/create", name="net", source="runs:/gone/model")
+    before = world.get("registered-models/get", name="net")["registered_model"]["last_updated_timestamp"]
+    time.sleep(0.01)
+    world.ask("PATCH", "model-versions/update", name="net", version="1", description="of the version alone")
+    assert world.get("registered-models/get", name="net")["registered_model"]["last_updated_timestamp"] == before
+    world.post("registered-models/rename", name="net", new_name="other")
+    renamed = world.get("registered-models/get", name="other")["registered_model"]
+    assert renamed["last_updated_timestamp"] > before
+    assert renamed["creation_timestamp"] == made["creation_timestamp"]
+    world.ask("DELETE", "registered-models/delete", name="other")
+    world.post("registered-models/create", name="other")
+    anew = world.get("registered-models/get", name="other")["registered_model"]
+    assert anew["creation_timestamp"] >= renamed["last_updated_timestamp"]
+    assert "latest_versions" not in anew
+
+
+def test_a_copy_of_a_version_leads_to_the_files_of_the_first(world: World) -> None:
+    world.post("registered-models/create", name="net")
+    world.post("model-versions/create", name="net", source="runs:/elsewhere/model")
+    world.post("model-versions/create", name="net", source="models:/net/1")
+    world.post("model-versions/create", name="net", source="models:/net/2")
+    uris = [
+        world.get("model-versions/get-download-uri", name="net", version=version)["artifact_uri"]
+        for version in ("1", "2", "3")
+    ]
+    assert uris == ["runs:/elsewhere/model"] * 3
+    assert world.refused("POST", "model-versions/create", name="net", source="models:/net/9")[0] == 404

@@ -1,11 +1,13 @@
 """Real data with and without known shifts: which of them a check finds, and how often it finds one that is not there.
 
 Reference and batch are drawn from the same rows, with replacement, so that without a planted shift there is none.
-`python -m tests.monitoring.shifts` prints the table of docs/monitoring.md.
+`python -m tests.monitoring.shifts [BATCHES [QUIET [ROWS]]]` prints the table of docs/monitoring.md: that many batches
+for each shift, that many without a shift, of so many rows.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +24,35 @@ REFERENCE_ROWS = 1_000
 LABEL = "target"
 
 
+FIFTY = "50 synthetic"
+"""No real data: correlated, skewed and nearly constant columns, of which a few hundred rows show little."""
+
+
+def fifty() -> pd.DataFrame:
+    """Return 20,000 rows of 50 features that are hard on statistics, and a label."""
+    draw = np.random.default_rng(11)
+    rows = 20_000
+    hidden = draw.normal(size=(rows, 5))
+    columns: dict[str, Any] = {}
+    for place in range(20):  # in groups of four that go together
+        columns[f"together_{place}"] = hidden[:, place // 4] + 0.5 * draw.normal(size=rows)
+    for place in range(10):
+        columns[f"skewed_{place}"] = np.exp(2 * draw.normal(size=rows))
+    for place in range(10):  # one row in a hundred to one in ten is not zero
+        columns[f"rare_{place}"] = np.where(draw.random(rows) < 0.01 * (place + 1), draw.exponential(size=rows), 0.0)
+    for place in range(6):
+        columns[f"count_{place}"] = draw.poisson(0.2 + place, rows)
+    for place in range(4):  # a few categories, and a long tail of others
+        columns[f"word_{place}"] = draw.zipf(1.6 + 0.3 * place, rows).clip(max=10**9).astype(str)
+    columns[LABEL] = (hidden[:, 0] + draw.normal(size=rows) > 1).astype(int)
+    return pd.DataFrame(columns)
+
+
+@functools.cache
 def load(name: str) -> pd.DataFrame:
-    """Return a data set that scikit-learn brings along, with a category made of one of its numbers."""
+    """Return a data set that scikit-learn brings along, with a category made of one of its numbers; or `fifty`."""
+    if name == FIFTY:
+        return fifty()
     frame: pd.DataFrame = getattr(datasets, f"load_{name}")(as_frame=True).frame.copy()
     first = frame.columns[min(2, len(frame.columns) - 2)]
     ranks = frame[first].rank(pct=True)
@@ -142,23 +171,23 @@ def tally(name: str, shift: str | None, batches: int, *, seed: int = 7, rows: in
     return Tally(batches, sum(one in ("drift", "error") for one in verdicts), verdicts.count("warning"))
 
 
-def table(batches: int, quiet: int) -> str:
+def table(batches: int, quiet: int, rows: int = ROWS) -> str:
     """Return the whole table as Markdown."""
-    lines = [f"| {ROWS} rows | {' | '.join(SETS)} |", f"|---|{'---|' * len(SETS)}"]
-    for shift in SHIFTS:
-        found = [tally(name, shift, batches) for name in SETS]
+    lines = [f"| {rows:,} rows | {' | '.join((*SETS, FIFTY))} |", f"|---|{'---|' * (len(SETS) + 1)}"]
+    for shift in SHIFTS if batches else ():
+        found = [tally(name, shift, batches, rows=rows) for name in SETS]
         cells = [
             f"{one.found} of {one.batches}" + (f" ({one.drift} drift)" if one.drift < one.found else "")
             for one in found
         ]
-        lines.append(f"| {shift} | {' | '.join(cells)} |")
+        lines.append(f"| {shift} | {' | '.join((*cells, ''))} |")
         print(lines[-1], file=sys.stderr, flush=True)
-    alarms = [tally(name, None, quiet) for name in SETS]
-    lines.append(
-        f"| **no shift: false alarms** | {' | '.join(f'**{one.found} of {one.batches}**' for one in alarms)} |"
-    )
+    alarms = [tally(name, None, quiet, rows=rows) for name in (*SETS, FIFTY)]
+    cells = [f"**{one.found} of {one.batches}** ({one.drift})" for one in alarms]
+    lines.append(f"| **no shift: false alarms** (of these drift) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table(int(sys.argv[1]) if len(sys.argv) > 1 else 20, int(sys.argv[2]) if len(sys.argv) > 2 else 200))
+    given = [int(one) for one in sys.argv[1:]]
+    print(table(*(*given, *(20, 200, ROWS)[len(given) :])))

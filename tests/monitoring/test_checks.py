@@ -16,6 +16,7 @@ from runstone.errors import InvalidValue
 from runstone.monitoring import Reference, Report, Thresholds, checking, compare, measures, profile_rows
 from runstone.monitoring import reference as references
 from runstone.monitoring.performance import PerformanceMeter
+from runstone.monitoring.profile import Performance
 from runstone.monitoring.tables import rows_of
 from tests.monitoring.made import COLUMNS, LABEL, patients
 from tests.monitoring.shifts import SETS, SHIFTS, tally
@@ -234,6 +235,62 @@ def test_categories_are_compared_as_scipy_does() -> None:
     assert found.statistic == pytest.approx(exact.statistic)
     assert found.p == pytest.approx(exact.pvalue)
     assert found.effect == pytest.approx(1 / 2 - 1 / 3)
+
+
+def false_alarms(reference: np.ndarray, draw_batch: Callable[[], np.ndarray], *, limit: float) -> float:  # type: ignore[type-arg]
+    """Return the share of 300 batches without a shift whose p, of distance or of unseen values, is below a limit."""
+    before = profile_rows(rows_of({"a": reference})).columns["a"]
+    count = 0
+    for _ in range(300):
+        after = profile_rows(rows_of({"a": draw_batch()}), expected={"a": before}).columns["a"]
+        found = measures.distance(before, after)
+        assert found is not None
+        new = sum(measures.unseen(before, after).values()) if before.kind == "category" else 0
+        count += min(found.p, measures.unseen_p(before, after, new) if new else 1.0) < limit
+    return count / 300
+
+
+def test_values_that_are_rare_make_no_false_alarms_in_small_batches() -> None:
+    draw = np.random.default_rng(5)
+
+    def nearly_zero(rows: int) -> np.ndarray:  # type: ignore[type-arg]
+        return np.where(draw.random(rows) < 0.0005, draw.exponential(size=rows), 0.0)
+
+    def long_tail(rows: int) -> np.ndarray:  # type: ignore[type-arg]
+        return np.where(draw.random(rows) < 0.0005, draw.integers(0, 40, rows), 0).astype(str)
+
+    def counts(rows: int) -> np.ndarray:  # type: ignore[type-arg]
+        return draw.poisson(0.0005, rows).astype(float)
+
+    for sort in (nearly_zero, long_tail, counts):
+        share = false_alarms(sort(20_000), lambda sort=sort: sort(100), limit=0.001)  # type: ignore[misc]
+        assert share <= 0.01, f"{sort.__name__}: {share:.1%} of batches have a p below 0.1 %"
+
+
+def test_shares_of_millions_of_rows_are_compared_as_fisher_does() -> None:
+    from scipy import stats
+
+    for one, of, other, other_of in ((3, 200_000, 2, 100), (1, 150_000, 4, 400), (90_000, 100_000, 9, 20)):
+        exact = stats.fisher_exact([[one, of - one], [other, other_of - other]]).pvalue
+        assert measures.share_p(one, of, other, other_of) == pytest.approx(exact, rel=0.1), (one, of, other, other_of)
+
+
+def test_a_category_that_a_small_reference_missed_is_no_sure_sign() -> None:
+    before = profile_rows(rows_of({"a": np.array(["x", "y"] * 50)})).columns["a"]
+    after = profile_rows(rows_of({"a": np.array(["x"] * 9_700 + ["z"] * 300)})).columns["a"]
+    assert measures.unseen_p(before, after, 300) == pytest.approx((10_000 / 10_100) ** 300, abs=0.01)
+
+
+def test_a_few_errors_more_of_a_good_model_are_judged_exactly() -> None:
+    from scipy import stats
+
+    now = Performance("classification", 20, {"accuracy": 0.9}, 0.3)
+    base = checking.Baseline("test", 0.99, "accuracy", 5_000, 0.1)
+    p = checking._worse_p(now, base, 0.9)
+    assert p == pytest.approx(stats.fisher_exact([[18, 2], [4_950, 50]], alternative="less").pvalue)
+    assert p > 0.01, "the normal approximation says 0.00004"
+    unknown = checking._worse_p(now, checking.Baseline("val/acc", 0.99, "accuracy"), 0.9)
+    assert unknown == pytest.approx(stats.binomtest(18, 20, 0.99, alternative="less").pvalue)
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

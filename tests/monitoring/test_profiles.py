@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import runstone
+from runstone.cli.main import cli
 from runstone.errors import FormatError, InvalidValue, NotFound
-from runstone.monitoring import NoProfile, Profile, Reference, profile_of, profile_rows, set_profile
+from runstone.monitoring import NoProfile, Profile, Reference, check, profile_of, profile_rows, set_profile
 from runstone.monitoring.tables import rows_of
 from tests.monitoring.made import COLUMNS, LABEL, NAME, fitted, patients, register
 
@@ -53,6 +55,33 @@ def test_a_profile_can_be_given_with_the_model(home: Path) -> None:
     profile = profile_of(workspace, workspace.models.find(NAME))
     assert (profile.rows, profile.label) == (300, LABEL)
     assert profile.performance is not None
+
+
+def test_rows_of_the_data_are_kept_only_as_far_as_they_may_be(home: Path) -> None:
+    home.mkdir()
+    (home / "monitoring.yaml").write_text("monitoring:\n  - {model: tum*, sample_rows: 0}\n")
+    register(home)
+    workspace = runstone.open_workspace(home)
+    version = workspace.models.find(NAME)
+    profile = profile_of(workspace, version)
+    assert profile.sample == {}
+    assert profile.performance is not None, "the model was asked before the rows were left out"
+    changed = patients(500, 9)
+    changed["mean radius"] = np.random.default_rng(0).permutation(changed["mean radius"].to_numpy())
+    found = check(NAME, changed, workspace=home, is_dry=True).report
+    assert found.classifier is None
+    assert any("keeps no rows" in note for note in found.notes)
+    assert any("go together otherwise" in one.text for one in found.reasons), "correlations are compared all the same"
+    assert check(NAME, patients(500, 10), workspace=home, is_dry=True).verdict == "ok"
+    path = home.parent / "data.csv"
+    patients(400, 3).to_csv(path, index=False)
+    done = CliRunner().invoke(
+        cli, ["-w", str(home), "monitor", "profile", NAME, "--data", str(path), "--sample-rows", "100"]
+    )
+    assert done.exit_code == 0, done.output
+    profile = profile_of(workspace, workspace.models.find(NAME))
+    assert {len(values) for values in profile.sample.values()} == {100}
+    assert profile.sampled == 400
 
 
 def test_an_array_is_a_reference_too(home: Path) -> None:

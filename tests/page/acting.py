@@ -25,6 +25,11 @@ def until(holds: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
         time.sleep(0.05)
 
 
+def address(page: Any) -> str:
+    """Return the query of the address as it is now: `page.url` is that of the last event that was heard of."""
+    return str(page.evaluate("() => location.search"))
+
+
 def chart(page: Any, metric: str) -> Any:
     """Return the plot of a metric, painted."""
     page.locator(f".slot[data-metric='{metric}']").scroll_into_view_if_needed()
@@ -193,3 +198,54 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def open_watched(page: Any, address: str) -> None:
+    """Open an address with a page that is open, and write down what is drawn from then on; see `strokes`."""
+    page.evaluate(
+        """async query => {
+          const proto = CanvasRenderingContext2D.prototype;
+          for (const name of ['beginPath', 'moveTo', 'lineTo', 'stroke', 'clearRect']) {
+            const own = proto[name];
+            proto[name] = function (...given) {
+              const {canvas} = this;
+              canvas.strokes ??= [];
+              if (name === 'clearRect') canvas.strokes = [];
+              if (name === 'beginPath') canvas.path = [];
+              if (name === 'moveTo' || name === 'lineTo') canvas.path.push([name, ...given]);
+              if (name === 'stroke') {
+                canvas.strokes.push({
+                  colour: this.strokeStyle, alpha: this.globalAlpha, width: this.lineWidth, path: canvas.path,
+                });
+              }
+              own.apply(this, given);
+            };
+          }
+          const base = document.querySelector('script[type=module]').src.replace(/main\\.js$/, '');
+          const {store} = await import(base + 'core/state.js');
+          store.open(query);
+        }""",
+        address,
+    )
+
+
+def strokes(plot: Any, colour: str) -> list[dict[str, Any]]:
+    """Return what a plot's lines of a colour were drawn as: alpha, width, and the path in pixels of the plot."""
+    return list(
+        plot.evaluate(
+            """(plot, colour) => plot.querySelector('canvas').strokes
+              .filter(one => one.colour === colour && one.path.length)""",
+            colour,
+        )
+    )
+
+
+def set_state(page: Any, **fields: Any) -> None:
+    """Change fields of the page's state, as its controls do."""
+    page.evaluate(
+        """async fields => {
+          const base = document.querySelector('script[type=module]').src.replace(/main\\.js$/, '');
+          (await import(base + 'core/state.js')).store.set(fields);
+        }""",
+        fields,
+    )

@@ -15,7 +15,11 @@ const { lonely, trace } = await import(`${base}/chart/reduce.js`);
 const { arrange } = await import(`${base}/chart/layout.js`);
 const { mean } = await import(`${base}/chart/groups.js`);
 const { arrangeLineage, kin, NODE_WIDTH } = await import(`${base}/pages/lineage_layout.js`);
-const { columnOf, kept, rowsOf } = await import(`${base}/pages/figure_data.js`);
+const { blobOf, columnOf, kept, rowsOf } = await import(`${base}/pages/figure_data.js`);
+const { latest, union } = await import(`${base}/pages/steps.js`);
+const { differs, majority, nested, same } = await import(`${base}/pages/compare_rows.js`);
+const { filesApart, foldersOf, marksOf } = await import(`${base}/pages/artifact_tree.js`);
+const python = await import(`${base}/pages/python.js`);
 const columns = await import(`${base}/table/columns.js`);
 
 const points = (y, x = y.map((_, i) => i)) => ({ ...nothing(), total: y.length, x: Float64Array.from(x), y: Float64Array.from(y), x0: Math.min(...x), x1: Math.max(...x) });
@@ -189,4 +193,80 @@ test("packed numbers are read, and points of trials that are not chosen are left
   const none = { x: [1], y: [2], text: ["other"] };
   assert.equal(kept(none, new Set()), none);
   assert.deepEqual(rowsOf([{ name: "a", x: [1, 2], y: [3, null] }, { type: "contour", x: [0], y: [7], z: [[9]] }]), { heads: ["series", "x", "y", "z"], rows: [["a", 1, 3, ""], ["2", 0, 7, 9]] });
+});
+
+test("the address of a picture is read without asking for it", async () => {
+  assert.equal(await blobOf("data:image/svg+xml,%3Csvg%3E%C3%A9").text(), "<svg>é");
+  const packed = blobOf("data:image/png;base64,AAH/");
+  assert.equal(packed.type, "image/png");
+  assert.deepEqual([...new Uint8Array(await packed.arrayBuffer())], [0, 1, 255]);
+});
+
+test("steps told as stretches are found and joined", () => {
+  const spans = [[-4, 2, 3], [10, 10, 4], [95, 1, 1]]; // -4 -2 0, 10 20 30 40, 95
+  const all = union([spans]);
+  assert.deepEqual(all, [-4, -2, 0, 10, 20, 30, 40, 95]);
+  for (let step = -6; step < 100; step++) assert.equal(latest(spans, step), all.filter((each) => each <= step).at(-1), `step ${step}`);
+  assert.equal(latest([], 3), undefined);
+  assert.deepEqual(union([spans, spans, [[0, 5, 3]]]), [-4, -2, 0, 5, 10, 20, 30, 40, 95]);
+});
+
+test("what is missing differs, and names nest below lines of their own", () => {
+  assert.ok(same(NaN, NaN) && same([1], [1]) && !same(null, null) && !same(undefined, undefined) && !same(1, "1"));
+  assert.ok(differs([1, null]) && differs([1, 2]) && !differs([null, null]) && !differs([2, 2]) && !differs([1]));
+  assert.equal(majority([1, 1, 2]), 1);
+  assert.equal(majority([1, 2, 3]), undefined);
+  assert.equal(majority([1, 1]), undefined);
+  const rows = ["params.b", "params.a.x.one", "params.a.x.two", "params.a.y", "params.c.alone"].map((field) => ({ field, values: [] }));
+  assert.deepEqual(nested(rows).map((line) => [line.depth, line.title, line.group ?? line.path]), [
+    [0, "a", "a."], [1, "x", "a.x."], [2, "one", "a.x."], [2, "two", "a.x."], [1, "y", "a."], [0, "b", ""], [0, "c.alone", ""]]);
+});
+
+test("files are in folders, versions of them are told apart, checkpoints say what they are", () => {
+  const file = (path, hash = "1", size_bytes = 2) => ({ path, hash, size_bytes, is_here: true });
+  const root = foldersOf([file("a"), file("d/e/f"), file("d/g")]);
+  assert.deepEqual([root.files.length, root.size_bytes, root.folders[0].path, root.folders[0].size_bytes, root.folders[0].folders[0].files[0].path], [1, 6, "d", 4, "d/e/f"]);
+  assert.deepEqual(filesApart([file("a"), file("b"), file("c")], [file("a"), file("b", "2"), file("d")]).map(({ path, kind }) => [path, kind]), [["b", "changed"], ["c", "removed"], ["d", "added"]]);
+  assert.deepEqual(marksOf({ name: "checkpoints/best.ckpt" }), ["best"]);
+  assert.deepEqual(marksOf({ name: "x", metadata: { kind: "last" } }), ["last"]);
+  assert.deepEqual(marksOf({ name: "best-of-all", metadata: {} }), []);
+});
+
+test("python is written with names as they are, whatever is in them", () => {
+  assert.equal(python.py(null), "None");
+  assert.equal(python.py(true), "True");
+  assert.match(python.sweepPython("id", "contour", { metric: 'a"b', x: "lr" }), /plot_sweep\("id", "contour", metric="a\\"b", x="lr"\)/);
+  assert.match(python.parallelPython(["r"], [{ field: "params.lr", isLog: true }]), /\("params.lr", True\)/);
+});
+
+test("a group of buckets keeps every bucket, and a run counts once in a place", () => {
+  const buckets = (y, low, high) => ({ ...points(y), level: "band", low: Float64Array.from(low), high: Float64Array.from(high), n: Uint32Array.from(y, () => 10) });
+  const a = buckets([1, 3, 5, 7], [0, 3, 5, 7], [1, 3, 5, 99]);
+  const b = buckets([3, 5, 7, 9], [3, 5, 7, 9], [3, 5, 7, 9]);
+  const found = mean([a, b], "minmax", 1.5); // places twice as wide as buckets
+  assert.deepEqual([...found.n], [2, 2, 2]);
+  assert.equal(Math.max(...found.high), 99);
+  assert.equal(Math.min(...found.low), 0);
+  assert.deepEqual([...found.y], [2, 5, 8]); // of x 0, of 1 and 2, of 3
+});
+
+test("runs that each have an x of their own are put together by place", () => {
+  const own = (shift) => points(Array.from({ length: 100 }, () => shift), Array.from({ length: 100 }, (_, i) => i + shift / 1000));
+  const found = mean([own(1), own(2), own(3)], "minmax", 50);
+  assert.ok(found.x.length <= 51);
+  assert.ok(found.n.slice(1, -1).every((n) => n === 3));
+  assert.ok(found.y.slice(1, -1).every((y) => Math.abs(y - 2) < 1e-12));
+});
+
+test("steps that go back begin anew, with a mark unless another attempt begins there", () => {
+  const head = { points: 6, shown: 6, level: "raw", is_ordered: false, restarts: [2, 4], attempts: [{ attempt: 1, from_index: 0 }, { attempt: 2, from_index: 4 }], arrays: { x: Float64Array.from([0, 5, 3, 9, 4, 6]), y: new Float64Array(6) } };
+  const found = pointsOf(head, null);
+  assert.deepEqual(found.breaks, [2, 4]);
+  assert.deepEqual(found.restarts, [3]);
+  assert.deepEqual(found.attempts, [{ attempt: 2, x: 4 }]);
+});
+
+test("parts of a second have a unit", () => {
+  assert.deepEqual(ticks("linear", 0, 1, 2, "duration").map(({ label }) => label), ["0.0s", "0.5s", "1.0s"]);
+  assert.match(ticks("linear", 1795465676.1, 1795465676.9, 4, "clock")[0].label, /^\d\d:\d\d:56\.2$/);
 });

@@ -45,7 +45,6 @@ class Chart:
     def poll(self) -> dict[str, Any]:
         """Ask for what is new."""
         run = self.curves.open(self.path)
-        run._looked_at = -1e9
         with run.lock:
             run.refresh()
             found = drawn(run, Wish(self.metric, have=self.token, **self.wish))

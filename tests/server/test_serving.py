@@ -46,6 +46,16 @@ class Served:
         """Return the next line that it prints."""
         return self._told.get(timeout=60).strip()
 
+    def line_of_log(self, part: str) -> str:
+        """Return the first line of its log that holds some text."""
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit:
+            found = next((line for line in self.log if part in line), None)
+            if found is not None:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"{part!r} is not in {self.log}")
+
     def end(self) -> int:
         """Ask it to end and return its exit code."""
         if self.process.poll() is None:
@@ -102,14 +112,26 @@ def test_ui_opens_the_page_for_who_has_the_key_and_ends_when_asked(workspace: Wo
         assert server.end() == 0
 
 
+def is_listening(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
 def test_requests_that_are_begun_are_answered_before_the_end(workspace: Workspace) -> None:
     with served("-w", str(workspace.path), "serve") as server:
         base = server.line().split("?key=")[0]
         host, port = re.match(r"http://([\d.]+):(\d+)/", base).groups()  # type: ignore[union-attr]
+        head = f"POST /api/login HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
         with socket.create_connection((host, int(port)), timeout=30) as half:
-            half.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}:{port}\r\n".encode())
-            time.sleep(0.2)
+            half.sendall(f"{head}Content-Length: 17\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert half.recv(1_000).startswith(b"HTTP/1.1 100 ")  # so it reads the body: the request is begun
             server.process.send_signal(signal.SIGTERM)
+            limit = time.monotonic() + 30
+            while is_listening(host, int(port)) and time.monotonic() < limit:
+                time.sleep(0.05)
+            assert not is_listening(host, int(port)), "it takes no new connections"
+            half.sendall(b'{"token":"wrong"}')
+            assert half.recv(1_000).startswith(b"HTTP/1.1 401 ")
         assert server.process.wait(60) == 0
     events = [json.loads(line)["event"] for line in server.log if line.startswith("{")]
     assert events[0] == "started"
@@ -117,13 +139,12 @@ def test_requests_that_are_begun_are_answered_before_the_end(workspace: Workspac
 
 
 def test_s18_beyond_this_machine_it_starts_only_with_a_token(workspace: Workspace) -> None:
-    with served("-w", str(workspace.path), "serve", "--host", "0.0.0.0") as server:
-        assert server.process.wait(60) == 1
-        time.sleep(0.2)
-        assert "runstone tokens create" in "".join(server.log)
+    refused = ["-w", str(workspace.path), "serve", "--host", "0.0.0.0"]
+    assert "runstone tokens create" in str(CliRunner().invoke(cli, refused).exception)
     invoked(workspace, "users", "add", "ann", "--role", "admin")
-    with served("-w", str(workspace.path), "serve", "--host", "0.0.0.0") as server:
+    with served(*refused) as server:
         assert server.process.wait(60) == 1
+        assert server.line_of_log("runstone tokens create")
     token = invoked(workspace, "tokens", "create", "ann").splitlines()[0]
     assert len(token) >= 43
     with served(

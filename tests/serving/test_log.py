@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import runstone
+from runstone.monitoring.tables import labelled_folder
 from runstone.serving import LogConfig
 from runstone.serving.counts import Counts
-from runstone.serving.predictionlog import Prediction, PredictionLog, labelled_folder, new_request_id
+from runstone.serving.predictionlog import Prediction, PredictionLog, new_request_id
 from tests.serving.conftest import people, register, trained
 
 ROWS = people(3, seed=7)
@@ -106,6 +107,31 @@ def test_old_parts_go_and_torn_ones_are_closed(tmp_path: Path) -> None:
     parts = list(tmp_path.glob("*"))
     assert all(path.suffix == ".jsonl" for path in parts)
     assert 0 < sum(path.stat().st_size for path in parts) <= 900
+
+
+def test_a_part_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:
+    # Two servers with the same number, and in containers with the same process id, may share the folder.
+    first = PredictionLog(LogConfig(sample=1.0), tmp_path, Counts())
+    assert first.offer(prediction())
+    until(lambda: rows_in(tmp_path, "*.partial"), "a part that is being written")
+    second = PredictionLog(LogConfig(sample=1.0), tmp_path, Counts())
+    assert len(list(tmp_path.glob("*.partial"))) == 1
+    assert first.offer(prediction())
+    second.close()
+    first.close()
+    assert len(rows_in(tmp_path)) == 4
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_rows_that_have_their_labels_are_bounded_as_the_log_is(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    labelled_folder(folder).mkdir(parents=True)
+    for place in range(20):
+        (labelled_folder(folder) / f"{place:020d}-x.jsonl").write_text("x" * 100)
+    log = PredictionLog(LogConfig(sample=1.0, most_bytes=900), folder, Counts())
+    assert log.offer(prediction())
+    log.close()
+    assert [int(path.name[:20]) for path in sorted(labelled_folder(folder).glob("*"))] == list(range(11, 20))
 
 
 def test_a_version_takes_the_place_of_another_and_no_request_is_lost(

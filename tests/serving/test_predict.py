@@ -233,3 +233,56 @@ def test_no_json_makes_it_fail(fuzzed: Any, body: Any) -> None:
 def test_no_bytes_make_it_fail(fuzzed: Any, kind: str, body: bytes, begin: bytes) -> None:
     answer = fuzzed.post("/predict", content=begin + body, headers={"Content-Type": kind})
     assert 400 <= answer.status_code < 500 or answer.status_code == 200, answer.text
+
+
+def _bodies() -> dict[str, bytes]:
+    table = pa.Table.from_pandas(ROWS, preserve_index=False)
+    parquet, arrow = io.BytesIO(), io.BytesIO()
+    ROWS.to_parquet(parquet)
+    with pa.ipc.new_stream(arrow, table.schema) as writer:
+        writer.write_table(table)
+    return {
+        "application/json": ROWS.to_json(orient="records").join(['{"inputs": ', "}"]).encode(),
+        "text/csv": ROWS.to_csv(index=False).encode(),
+        "application/vnd.apache.parquet": parquet.getvalue(),
+        "application/vnd.apache.arrow.stream": arrow.getvalue(),
+    }
+
+
+BODIES = _bodies()
+# Where, what is put there, and how much of what stood there it takes the place of.
+CHANGE = st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=6), st.integers(0, 12))
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    kind=st.sampled_from(sorted(BODIES)),
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=6), st.integers(0, 12)), max_size=6
+    ),
+)
+def test_no_change_of_a_good_body_makes_it_fail(
+    fuzzed: Any, kind: str, changes: list[tuple[float, bytes, int]]
+) -> None:
+    body = bytearray(BODIES[kind])
+    for place, put, taken in changes:
+        begin = int(place * len(body))
+        body[begin : begin + taken] = put
+    answer = fuzzed.post("/predict", content=bytes(body), headers={"Content-Type": kind})
+    assert answer.status_code < 500, answer.text
+    assert changes or answer.status_code == 200, answer.text
+
+
+def test_an_arrow_stream_that_points_beyond_itself_is_refused(fuzzed: Any) -> None:
+    rows = people(2).assign(city=["Ulm", "Kiel"])
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    table = table.set_column(2, "city", pa.array(["Ulm", "Kiel"], pa.large_string()))
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    offsets = np.array([0, 3, 7], np.int64).tobytes()
+    assert sink.getvalue().count(offsets) == 1
+    for lie in ([0, 3, 2**40], [0, 2**40, 7], [0, 5, 3], [-9, 3, 7]):
+        body = sink.getvalue().replace(offsets, np.array(lie, np.int64).tobytes())
+        answer = fuzzed.post("/predict", content=body, headers={"Content-Type": "application/vnd.apache.arrow.stream"})
+        assert answer.status_code == 400, (lie, answer.text)

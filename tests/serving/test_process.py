@@ -38,8 +38,8 @@ def running(command: list[str], cwd: Path, **environment: str) -> Iterator[tuple
     )
     assert process.stdout is not None
     try:
-        line = process.stdout.readline()
-        assert "served at http" in line, (line, process.stderr and process.stderr.read())
+        line = next((text for text in process.stdout if "served at http" in text), "")
+        assert line, process.stderr and process.stderr.read()
         yield line.split(" at ")[1].split(";")[0].strip(), process
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

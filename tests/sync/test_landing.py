@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 import uuid
@@ -17,10 +18,11 @@ import runstone
 from runstone.errors import RunstoneError
 from runstone.runlog import format as fmt
 from runstone.runlog.reader import read_journal
-from runstone.sync.client import NotThere, Refused
+from runstone.sync.batches import open_runs, send_parcels
+from runstone.sync.client import Client, NotThere, Refused, error_of
 from runstone.sync.landing import Landing, OtherBytes
 from runstone.sync.shipping import RunShipper
-from runstone.sync.wire import Parcel, Piece, WriterReport, pack, unpack
+from runstone.sync.wire import Parcel, Piece, WriterReport, pack, pack_batch, unpack, unpack_batch
 from runstone.values import Status
 from runstone.workspace import ensure_workspace
 from tests.sync.conftest import Team, contents
@@ -36,19 +38,28 @@ class Recorder:
         self.parcels: list[Parcel] = []
         self.folder = path
 
-    def get(self, path: str, **_query: Any) -> Any:
-        raise NotThere("nothing here", 404)
-
     def post(self, path: str, body: Any = None, **_query: Any) -> Any:
         """Answer as the server would."""
         if path == "/api/sync/runs":
-            self.folder, _is_new = self.landing.open(body["run_id"], body["project"])
-            return {"files": {}, "sealed": [], "stop": None}
-        assert path.endswith("/pieces")
-        parcel = unpack(body)
+            told = body["runs"][0]
+            self.folder, _is_new = self.landing.open(told["run_id"], told["project"])
+            return {"runs": {told["run_id"]: {"files": {}, "sealed": [], "stop": None}}}
+        assert path == "/api/sync/parcels"
+        [(run_id, packed)] = unpack_batch(body)
+        parcel = unpack(packed)
         self.parcels.append(parcel)
         landed = self.landing.land(self.folder, parcel)
-        return {"sizes": landed.sizes, "stop": landed.stop}
+        return {"runs": {run_id: {"sizes": landed.sizes, "stop": landed.stop}}}
+
+
+def ship(taker: Recorder, shipper: RunShipper) -> bool:
+    """Send the next parcel of a run; return whether there was one."""
+    client: Any = taker
+    if not shipper.is_open:
+        assert not open_runs(client, [shipper])
+    sending = send_parcels(client, [shipper])
+    assert not sending.problems
+    return bool(sending.sent)
 
 
 def recorded(path: Path, *, steps: int = 40_000) -> tuple[Recorder, Path, str]:
@@ -59,9 +70,9 @@ def recorded(path: Path, *, steps: int = 40_000) -> tuple[Recorder, Path, str]:
     for step in range(steps):
         run.log({"loss": 1 / (step + 1), "note": f"at {step % 7}"}, step=step)
         if step % (steps // 8) == 0:
-            shipper.step()
+            ship(taker, shipper)
     run.finish()
-    while shipper.step():
+    while ship(taker, shipper):
         pass
     return taker, run.path, run.id
 
@@ -98,6 +109,27 @@ def test_a_late_copy_with_a_gap_does_not_free_what_was_filled(tmp_path: Path) ->
     landing.land(folder, Parcel([late]))
     landing.land(folder, Parcel([early]))
     assert (folder / late.file).read_bytes() == late.data
+
+
+def opened(client: Client, run_id: str, project: str) -> Any:
+    """Make a run there."""
+    return of_one(client.post("/api/sync/runs", {"runs": [{"run_id": run_id, "project": project}]}), run_id)
+
+
+def landed(client: Client, run_id: str, packed: bytes) -> Any:
+    """Send a packed parcel."""
+    head = json.dumps({"format": 1, "parcels": [[run_id, len(packed)]]}).encode()
+    return of_one(
+        client.post("/api/sync/parcels", struct.pack("<II", len(head), zlib.crc32(head)) + head + packed), run_id
+    )
+
+
+def of_one(answers: Any, run_id: str) -> Any:
+    """Return what is said of one run, and raise what went wrong with it."""
+    answer = answers["runs"][run_id]
+    if "error" in answer:
+        raise error_of(answer["status"], answer["error"])
+    return answer
 
 
 # --- forged ----------------------------------------------------------------------------------------------------------
@@ -243,12 +275,67 @@ HEADS = [
 
 def test_s40_the_api_refuses_what_is_no_parcel(team: Team) -> None:
     client = team.client()
-    client.post("/api/sync/runs", {"run_id": "mine", "project": "digits"})
+    opened(client, "mine", "digits")
     for head in HEADS:
         with pytest.raises(Refused) as refused:
-            client.post("/api/sync/runs/mine/pieces", parcel_of(head))
+            landed(client, "mine", parcel_of(head))
         assert 400 <= refused.value.status < 500, head
     assert client.get("/api/sync/runs/mine")["files"] == {}
+
+
+BATCHES = [
+    b'{"format":1,"parcels":[["mine",999]]}',
+    b'{"format":1,"parcels":[["mine",-1]]}',
+    b'{"format":1,"parcels":[["mine",0],["mine",0]]}',
+    b'{"format":1,"parcels":[[1,0]]}',
+    b'{"format":1,"parcels":[["mine"]]}',
+    b'{"format":1,"parcels":7}',
+    b'{"format":1}',
+    b'{"format":9,"parcels":[]}',
+    b"[]",
+    b"\xff",
+    b"[" * 50_000,
+    json.dumps({"format": 1, "parcels": [[str(number), 0] for number in range(1_025)]}).encode(),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BATCHES)))
+def test_s40_the_api_refuses_what_is_no_batch(team: Team, number: int) -> None:
+    head = BATCHES[number]
+    with pytest.raises(Refused) as refused:
+        team.client().post("/api/sync/parcels", struct.pack("<II", len(head), zlib.crc32(head)) + head)
+    assert 400 <= refused.value.status < 500
+
+
+def test_s40_a_damaged_batch_is_refused_as_a_whole(team: Team) -> None:
+    client = team.client()
+    opened(client, "mine", "digits")
+    body = pack_batch([("mine", Parcel([journal()]))])
+    for place in range(0, len(body), 7):
+        damaged = bytearray(body)
+        damaged[place] ^= 64
+        with pytest.raises(Refused):
+            of_one(client.post("/api/sync/parcels", bytes(damaged)), "mine")
+    assert client.get("/api/sync/runs/mine")["files"] == {}
+
+
+def test_a_run_that_is_refused_does_not_hold_up_the_others_of_its_batch(team: Team) -> None:
+    client = team.client("dan")
+    answer = client.post(
+        "/api/sync/runs",
+        {"runs": [{"run_id": one, "project": project} for one, project in (("a", "digits"), ("b", "secret"))]},
+    )["runs"]
+    assert answer["a"]["is_new"]
+    assert answer["b"]["status"] == 403
+    body = pack_batch([("b", Parcel([journal()])), ("a", Parcel([journal(), keys_of("loss")])), ("../a", Parcel())])
+    answer = client.post("/api/sync/parcels", body)["runs"]
+    assert [answer[one].get("status") for one in ("a", "b", "../a")] == [400, 404, 404]
+    own = replace(journal(), data=first_lines().replace(b'"mine"', b'"a"'))
+    answer = client.post("/api/sync/parcels", pack_batch([("b", Parcel([journal()])), ("a", Parcel([own]))]))["runs"]
+    assert answer["a"]["sizes"] == {own.file: len(own.data)}
+    answer = client.post("/api/sync/finish", {"run_ids": ["b", "a", "nowhere"]})["runs"]
+    assert [one for one in answer if "error" in answer[one]] == ["b", "nowhere"]
+    assert answer["a"]["files"][own.file]["size"] == len(own.data)
 
 
 # --- who may ---------------------------------------------------------------------------------------------------------
@@ -256,23 +343,24 @@ def test_roles_count_by_project(team: Team) -> None:
     body = pack(Parcel([journal()]))
     dan, sue, vic = team.client("dan"), team.client("sue"), team.client("vic")
     with pytest.raises(Refused):
-        vic.post("/api/sync/runs", {"run_id": "mine", "project": "digits"})
+        opened(vic, "mine", "digits")
     with pytest.raises(Refused):
-        sue.post("/api/sync/runs", {"run_id": "mine", "project": "digits"})
-    dan.post("/api/sync/runs", {"run_id": "mine", "project": "digits"})
-    dan.post("/api/sync/runs/mine/pieces", body)
+        opened(sue, "mine", "digits")
+    opened(dan, "mine", "digits")
+    landed(dan, "mine", body)
     for method, path in (
         ("GET", "/api/sync/runs/mine"),
         ("GET", "/api/sync/runs/mine/files"),
         ("GET", f"/api/sync/runs/mine/files/journal.{WRITER}.jsonl"),
-        ("POST", "/api/sync/runs/mine/finish"),
     ):
         with pytest.raises(NotThere):
             sue.ask(method, path)
     with pytest.raises(NotThere):
-        sue.post("/api/sync/runs/mine/pieces", body)
+        of_one(sue.post("/api/sync/finish", {"run_ids": ["mine"]}), "mine")
+    with pytest.raises(NotThere):
+        landed(sue, "mine", body)
     with pytest.raises(Refused):
-        vic.post("/api/sync/runs/mine/pieces", body)
+        landed(vic, "mine", body)
     assert vic.get("/api/sync/runs/mine")["files"]
     for kind in ("datasets", "models"):
         with pytest.raises(Refused):
@@ -280,18 +368,18 @@ def test_roles_count_by_project(team: Team) -> None:
 
 
 def test_a_run_does_not_come_to_another_project(team: Team) -> None:
-    team.client("dan").post("/api/sync/runs", {"run_id": "mine", "project": "digits"})
+    opened(team.client("dan"), "mine", "digits")
     with pytest.raises(Refused):
-        team.client("sue").post("/api/sync/runs", {"run_id": "mine", "project": "secret"})
+        opened(team.client("sue"), "mine", "secret")
     with pytest.raises(Refused):
-        team.client("ann").post("/api/sync/runs", {"run_id": "../x", "project": "secret"})
+        opened(team.client("ann"), "../x", "secret")
 
 
 def test_a_body_that_is_too_large_is_refused(team: Team) -> None:
     client = team.client()
-    client.post("/api/sync/runs", {"run_id": "mine", "project": "digits"})
+    opened(client, "mine", "digits")
     with pytest.raises((Refused, RunstoneError)):
-        client.post("/api/sync/runs/mine/pieces", bytes(17 << 20))
+        client.post("/api/sync/parcels", bytes(17 << 20))
 
 
 def test_two_clients_that_write_one_file_leave_it_as_one_of_them_wrote_it(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from runstone.blobs import recipe as recipes
 from runstone.blobs.objects import Objects, Written, check_same, closing_on_error, lacking
@@ -44,13 +48,12 @@ def send(objects: Objects, remote: Remote, hashes: Iterable[str] | None, *, chec
         names = [name for name, _status in objects.all()]
     else:
         names = [name for content in dict.fromkeys(hashes) for name in _names(objects, content)]
-    names = list(dict.fromkeys(names))
     count = size_bytes = there_already = 0
     with ThreadPoolExecutor(_AT_ONCE, "runstone-push") as pool:
         # A recipe goes behind its parts: whoever finds it there finds all.
         for is_recipe in (False, True):
-            some = [name for name in names if name.endswith(recipes.ENDING) is is_recipe]
-            results = [pool.submit(_send, objects, remote, name, check=check) for name in some]
+            some = [name for name in dict.fromkeys(names) if name.endswith(recipes.ENDING) is is_recipe]
+            results = [pool.submit(send_file, objects, remote, name, check=check) for name in some]
             try:
                 for result in results:
                     size = result.result()
@@ -65,7 +68,14 @@ def send(objects: Objects, remote: Remote, hashes: Iterable[str] | None, *, chec
     return Moved(count, size_bytes, there_already)
 
 
-def _send(objects: Objects, remote: Remote, name: str, *, check: bool) -> int | None:
+def send_file(objects: Objects, remote: Remote, name: str, *, check: bool = False) -> int | None:
+    """Send a file of the store, named as `Objects.all` does; return its size, `None` where it lies there with it.
+
+    Raises:
+        FileNotFoundError: it is not here.
+        FormatError: it is damaged; it was not sent.
+        OSError: the remote store does not answer.
+    """
     path = objects.path(name)
     size = path.stat().st_size
     if remote.size(_there(name)) == size:
@@ -135,6 +145,48 @@ def _fetch_whole(objects: Objects, remote: Remote, content_hash: str) -> int | N
         check_same(content_hash, hasher.hexdigest(), f"{remote}/{_there(content_hash)}")
     objects.settle([Written(content_hash, size, partial)])
     return size
+
+
+def lies_there(remote: Remote, content_hash: str) -> bool:
+    """Return whether a content lies in a store: whole, or as a recipe.
+
+    Raises:
+        OSError: it does not answer.
+    """
+    name = _there(content_hash)
+    return remote.size(name) is not None or remote.size(name + recipes.ENDING) is not None
+
+
+class _Flights:
+    """Which contents are being fetched by a thread of this process, each with its lock and how many want it."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted: dict[tuple[Path, str], tuple[threading.Lock, int]] = {}
+
+
+_flights = _Flights()
+os.register_at_fork(after_in_child=_flights.forget)  # in the child nobody would release them
+
+
+@contextlib.contextmanager
+def one_at_a_time(root: Path, content_hash: str) -> Iterator[None]:
+    """Let only one thread of this process run the block for a content of a store."""
+    key = (root, content_hash)
+    with _flights.lock:
+        lock, count = _flights.wanted.get(key, (threading.Lock(), 0))
+        _flights.wanted[key] = (lock, count + 1)
+    try:
+        with lock:
+            yield
+    finally:
+        with _flights.lock:
+            lock, count = _flights.wanted.pop(key, (lock, 1))
+            if count > 1:
+                _flights.wanted[key] = (lock, count - 1)
 
 
 def _there(name: str) -> str:

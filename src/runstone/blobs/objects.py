@@ -18,6 +18,7 @@ from runstone.errors import FormatError, NotFound
 USED_FOR_S = 3600.0
 """Content that was used so lately is not marked as used again: collecting garbage spares it for longer than this."""
 READ_ONLY = 0o444
+_GIVEN_BACK = ".there"
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -47,6 +48,18 @@ class Objects:
     def path(self, name: str) -> Path:
         """Return where a file lies, named `<hash>`, or `<hash>.parts` for a recipe."""
         return self.root / name[:2] / name
+
+    def note_given_back(self, name: str) -> None:
+        """Note that a file goes since the remote store has it."""
+        self.path(name + _GIVEN_BACK).touch()
+
+    def is_given_back(self, name: str) -> bool:
+        """Return whether a file went since the remote store had it."""
+        return self.path(name + _GIVEN_BACK).exists()
+
+    def forget_given_back(self, name: str) -> None:
+        """Forget that, since the remote store has it no more."""
+        self.path(name + _GIVEN_BACK).unlink(missing_ok=True)
 
     def recipe_path(self, content_hash: str) -> Path:
         """Return where the recipe of a content lies."""

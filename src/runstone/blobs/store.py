@@ -7,23 +7,27 @@ import errno
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from runstone.blobs.exchange import Moved, fetch, send
+from runstone.blobs.carrier import Carrier
+from runstone.blobs.exchange import Moved, fetch, lies_there, one_at_a_time, send
 from runstone.blobs.intake import Intake, hash_of_bytes
 from runstone.blobs.objects import READ_ONLY, Objects, Written, check_same, drop, is_hash, lacking
 from runstone.blobs.partial import Partial, sync_file_system
 from runstone.blobs.recipe import PartsReader, Recipe
 from runstone.blobs.remote import Remote
 from runstone.blobs.source import CHUNK_BYTES, hash_of, hasher_for
+from runstone.blobs.trimming import trim
 from runstone.blobs.users import note_user
 from runstone.errors import AlreadyExists, NotFound
 from runstone.values import FileEntry
 
 _BATCH_FILES = 200
+_ASKED_AT_ONCE = 16
 
 
 class Blobs:
@@ -41,7 +45,6 @@ class Blobs:
         """Where content that lies in parts is put together for those who need a file; may be deleted."""
         self._objects = Objects(root)
         self._intake = Intake(self._objects)
-        self._is_noted = False
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -68,10 +71,35 @@ class Blobs:
         Raises:
             NotFound: it is neither here nor in the remote store.
         """
+        with contextlib.suppress(FileNotFoundError):
+            return self._objects.path(content_hash).stat().st_size
+        if content_hash not in self and self.remote is not None and is_hash(content_hash):
+            self._note_use(self.remote)
+            there = self.remote.size(f"{content_hash[:2]}/{content_hash}")
+            if there is not None:
+                return there
         self._ensure(content_hash)
         recipe = self.find_recipe(content_hash)
-        place = self._objects.path(content_hash)
-        return recipe.size if recipe is not None and not place.exists() else place.stat().st_size
+        return recipe.size if recipe is not None else self._objects.path(content_hash).stat().st_size
+
+    def may_have(self, content_hash: str) -> bool:
+        """Return whether a content is here or could come from the remote store, which is not asked."""
+        return content_hash in self or (self.remote is not None and is_hash(content_hash))
+
+    def lacking(self, hashes: Iterable[str]) -> set[str]:
+        """Return which contents are neither here nor in the remote store. Fetches nothing.
+
+        Raises:
+            OSError: the remote store does not answer.
+        """
+        away = [content for content in dict.fromkeys(hashes) if content not in self]
+        remote = self.remote
+        if remote is None or not away:
+            return set(away)
+        self._note_use(remote)
+        with ThreadPoolExecutor(min(_ASKED_AT_ONCE, len(away)), "runstone-blobs") as pool:
+            found = list(pool.map(lambda content: is_hash(content) and lies_there(remote, content), away))
+        return {content for content, is_there in zip(away, found, strict=True) if not is_there}
 
     def objects(self) -> Iterator[tuple[str, os.stat_result]]:
         """Yield `(name, stat)` of every file of the store: `<hash>`, or `<hash>.parts` for a recipe."""
@@ -102,7 +130,14 @@ class Blobs:
         recipe = self.find_recipe(content_hash)
         if recipe is None:
             raise self._lacking(content_hash)
-        return cast(BinaryIO, io.BufferedReader(PartsReader(recipe, self._objects.open), CHUNK_BYTES // 8))
+        return cast(BinaryIO, io.BufferedReader(PartsReader(recipe, self._open_part), CHUNK_BYTES // 8))
+
+    def _open_part(self, content_hash: str) -> BinaryIO:
+        try:
+            return self._objects.open(content_hash)
+        except NotFound:  # given back to the remote store meanwhile
+            self._ensure(content_hash)
+            return self._objects.open(content_hash)
 
     def read(self, content_hash: str) -> bytes:
         """Return a small content, checked.
@@ -146,6 +181,8 @@ class Blobs:
         self._ensure(content_hash)
         place = self._objects.path(content_hash)
         if place.is_file():
+            if self.remote is not None:  # what was used lately is not given back to the remote store
+                self.keep(content_hash)
             return place
         whole = self.cache / content_hash[:2] / content_hash
         if whole.is_file() and whole.stat().st_size == self.size(content_hash):
@@ -291,14 +328,29 @@ class Blobs:
         """Mark a content as used, so that it is not collected before it is referred to; return whether it is here.
 
         Whoever refers to content without putting it (an unchanged file of a dataset, a version made of an artifact)
-        calls this before.
+        calls this before. What was given back to the remote store counts as here if it can be marked there.
         """
         if not is_hash(content_hash):
             return False
         try:
-            return self._objects.keep(content_hash)
+            is_here = self._objects.keep(content_hash)
         except OSError:
-            return content_hash in self  # a store that is only read has nobody who collects
+            is_here = content_hash in self  # a store that is only read has nobody who collects
+        return is_here or self._keep_there(content_hash)
+
+    def _keep_there(self, content_hash: str) -> bool:
+        """Mark what was given back to the remote store as used there; return whether that makes the content whole."""
+        remote = self.remote
+        if remote is None or remote.is_away:
+            return False
+        recipe = self.find_recipe(content_hash)
+        names = [content_hash] if recipe is None else [name for name in recipe.hashes if not self._objects.keep(name)]
+        if not all(self._objects.is_given_back(name) for name in names):
+            return False
+        try:
+            return all(remote.touch(f"{name[:2]}/{name}") for name in names)
+        except OSError:  # whoever has it stores it here
+            return False
 
     def sync(self) -> None:
         """Bring the names of what was put to the disk, so that it is there after a power cut too."""
@@ -357,6 +409,25 @@ class Blobs:
             count, size = count + 1, size + fetched
         return Moved(count, size, there)
 
+    def trim(self, keep_bytes: int) -> tuple[int, int]:
+        """Remove files here that lie in the remote store too, the longest unused first; return their number and bytes.
+
+        What was stored or read within the last hour stays, and so does what is small: it would cost a request each time
+        it is needed. What is removed comes back when it is read.
+
+        Args:
+            keep_bytes: Until all that are here have no more than so many.
+
+        Raises:
+            NotFound: there is no remote store.
+            OSError: it does not answer.
+        """
+        return trim(self._objects, self._remote(None), keep_bytes, now=time.time())
+
+    def carrier(self, remote: Remote, *, cache_bytes: int | None, is_ended: Callable[[], bool]) -> Carrier:
+        """Return what sends all that comes here to a remote store, for a thread of its own; as `Carrier` takes it."""
+        return Carrier(self._objects, remote, cache_bytes=cache_bytes, is_ended=is_ended)
+
     def _remote(self, given: Remote | None) -> Remote:
         remote = given if given is not None else self.remote
         if remote is None:
@@ -370,12 +441,13 @@ class Blobs:
         if not is_hash(content_hash) or self.remote is None:
             raise self._lacking(content_hash)
         self._note_use(self.remote)
-        if fetch(self._objects, self.remote, content_hash) is None:
-            raise self._lacking(content_hash)
+        with one_at_a_time(self.root, content_hash):  # the others then find it here
+            if content_hash not in self and fetch(self._objects, self.remote, content_hash) is None:
+                raise self._lacking(content_hash)
 
     def _note_use(self, remote: Remote) -> None:
         """Tell the store once that this workspace uses it, so that nobody removes what lies there for it."""
-        if self._is_noted:
+        if self.root in remote.noted:
             return
         try:
             note_user(remote, self.root.parent)
@@ -384,7 +456,7 @@ class Blobs:
         except OSError as error:
             if error.errno != errno.EROFS:  # the workspace may only be read
                 raise
-        self._is_noted = True
+        remote.noted.add(self.root)
 
     def _lacking(self, content_hash: str) -> NotFound:
         return lacking(content_hash, self.root if self.remote is None else f"{self.root} or {self.remote}")

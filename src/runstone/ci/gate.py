@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from runstone.errors import InvalidConfig
-from runstone.models.gates import Check, Gate, read_gates
+from runstone.ci.sides import commit_of, find_side, quoted
+from runstone.errors import InvalidConfig, NotFound, RunNotFound, RunstoneError
+from runstone.models.gates import Check, Gate, gain_bound, read_gates
+from runstone.models.proof import over_seeds
 from runstone.runinfo import RunInfo
+from runstone.workspace import Workspace
 
 RUNS = "runs"
-_KINDS = ("metric", "code", "tags")
+_KINDS = ("metric", "better_than", "code", "tags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,15 @@ class RunGate:
         return f"run {self.run.name} passes {len(self.checks)} gates"
 
 
-def check_run(run: RunInfo, path: Path) -> RunGate:
+def check_run(workspace: Workspace, run: RunInfo, path: Path, *, checkout: Path | None = None) -> RunGate:
     """Hold a run against the gates for runs.
 
     Args:
+        workspace: Where it is, and what it is compared with.
         run: The run.
-        path: File of gates; those under `gates.runs` count: `metric`, `code`, `tags`. That it finished is asked, too.
+        path: File of gates; those under `gates.runs` count: `metric`, `better_than`, `code`, `tags`. That it finished
+            is asked, too.
+        checkout: A git checkout, whose history says which commits a branch has; as of `find_side`.
 
     Raises:
         InvalidConfig: the file has mistakes, or nothing for runs.
@@ -52,14 +58,22 @@ def check_run(run: RunInfo, path: Path) -> RunGate:
     strange = [gate.kind for gate in gates if gate.kind not in _KINDS]
     if strange:
         raise InvalidConfig(f"{path.name}: gates.{RUNS}: {strange[0]} is for versions; a run has {', '.join(_KINDS)}")
+    for gate in gates:
+        if gate.kind == "better_than" and "version" not in gate.options:
+            raise InvalidConfig(
+                f"{path.name}: gates.{RUNS}: better_than needs version: what the run is compared with, as NAME@V, a "
+                "branch, a run, a commit or a filter"
+            )
     ended = Check("it finished", run.status.value == "finished", f"it is {run.status.value}")
-    return RunGate(run, (ended, *(_check(run, gate) for gate in gates)), path.name)
+    return RunGate(run, (ended, *(_check(workspace, run, gate, checkout) for gate in gates)), path.name)
 
 
-def _check(run: RunInfo, gate: Gate) -> Check:
+def _check(workspace: Workspace, run: RunInfo, gate: Gate, checkout: Path | None) -> Check:
     match gate.kind:
         case "metric":
             return _metric(run, gate)
+        case "better_than":
+            return _better(workspace, run, gate, checkout)
         case "code":
             git = (run.environment or {}).get("git") or {}
             if not git.get("commit"):
@@ -86,3 +100,52 @@ def _metric(run: RunInfo, gate: Gate) -> Check:
         return Check(words, False, f"the run has no metric {name!r}")
     is_kept = not math.isnan(value) and (low is None or value >= low) and (high is None or value <= high)
     return Check(words, is_kept, f"it is {value:.6g}")
+
+
+def _better(workspace: Workspace, run: RunInfo, gate: Gate, checkout: Path | None) -> Check:
+    """Compare means over seeds, as for versions; only runs of the same commit are repetitions of one another."""
+    options = gate.options
+    metric, wanted = options["metric"], str(options["version"])
+    margin, confidence = float(options.get("margin", 0.0)), options.get("confidence")
+    sure = f" with {confidence:.0%} confidence" if confidence else ""
+    words = f"{metric} is better than that of {wanted}{f' by {margin:.12g}' if margin else ''}{sure}"
+    try:
+        other = _other(workspace, wanted, run, checkout)
+    except RunstoneError as error:
+        return Check(words, False, str(error))
+    sign = 1.0 if options["goal"] == "maximize" else -1.0
+    # Where nothing tells one's recipe from the other's, their repetitions cannot be told apart either.
+    are_alike = commit_of(run) == commit_of(other) and len(over_seeds(run, math.nan, [other], metric)) > 1
+    found: list[list[float]] = []
+    for one in (run, other):
+        summary = one.metrics.get(metric)
+        if summary is None:
+            return Check(words, False, f"the run {one.name} has no metric {metric!r}")
+        project = workspace.runs(f"project = {quoted(one.project)}")
+        alike = [] if are_alike else [each for each in project if commit_of(each) == commit_of(one)]
+        values = [sign * value for value in over_seeds(one, float(summary.last), alike, metric)]
+        if not all(map(math.isfinite, values)):
+            return Check(words, False, f"{metric} of {one.name} is not always a finite number")
+        found.append(values)
+    ours, theirs = found
+    gain = math.fsum(ours) / len(ours) - math.fsum(theirs) / len(theirs)
+    seen = f"{gain:+.6g} against {other.name} ({len(ours)} and {len(theirs)} seeds)"
+    if confidence is None:
+        return Check(words, gain > 0 if margin == 0 else gain >= margin, seen)
+    if min(len(ours), len(theirs)) < 2:
+        return Check(words, False, f"{seen}; it takes at least two seeds of both to be sure of it")
+    bound = gain_bound(ours, theirs, confidence)
+    return Check(words, bound > 0 if margin == 0 else bound >= margin, f"{seen}, and at least {bound:+.6g}{sure}")
+
+
+def _other(workspace: Workspace, wanted: str, run: RunInfo, checkout: Path | None) -> RunInfo:
+    """Return the run to compare with: that of a version, or the newest of what a report would take as its base."""
+    if "@" in wanted:
+        version = workspace.models.find(wanted)
+        if version.run_id is None:
+            raise NotFound(f"{version} was registered without a run")
+        found = workspace.run(version.run_id)
+        if found.id == run.id:
+            raise RunNotFound(f"{version} is of this very run")
+        return found
+    return find_side(workspace, wanted, checkout=checkout, without=[run.id]).runs[0]

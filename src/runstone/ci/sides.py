@@ -88,12 +88,12 @@ class _Search:
         return Side(run.name, (run,), commit_of(run))
 
     def branch(self, name: str) -> Side | None:
-        recorded = self.runs(f"environment.git.branch = {_quoted(name)}")
+        recorded = self.runs(f"environment.git.branch = {quoted(name)}")
         commits = _commits(self.checkout, name)
         if commits:
             # What is in the history, too, was recorded without a branch; what is not was rebased away, or is newer.
             for begin in range(0, len(commits), 50):
-                listed = ", ".join(map(_quoted, commits[begin : begin + 50]))
+                listed = ", ".join(map(quoted, commits[begin : begin + 50]))
                 found = self.runs(f"environment.git.commit in ({listed})")
                 for commit in commits[begin : begin + 50]:
                     if here := [run for run in found if commit_of(run) == commit]:
@@ -103,9 +103,7 @@ class _Search:
     def commit(self, name: str) -> Side | None:
         if not _COMMIT.fullmatch(name):
             return None
-        found = self.runs(
-            f"environment.git.commit >= {_quoted(name)} and environment.git.commit < {_quoted(name + 'g')}"
-        )
+        found = self.runs(f"environment.git.commit >= {quoted(name)} and environment.git.commit < {quoted(name + 'g')}")
         return _newest(name, found)
 
     def filter(self, condition: str) -> Side | None:
@@ -162,5 +160,6 @@ def _git(checkout: Path, *words: str) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return text as a filter has it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -92,7 +92,7 @@ def gate_command(ctx: click.Context, ref: str, gates: Path | None, stage: str, a
         raise click.UsageError("a run needs --gates FILE, whose list `runs` it is held against")
     from runstone.ci import check_run
 
-    run = check_run(workspace.run(ref), gates)
+    run = check_run(workspace, workspace.run(ref), gates, checkout=Path.cwd())
     _say(run.checks, run.headline, run.is_allowed, as_json=as_json)
     ctx.exit(0 if run.is_allowed else 1)
 

@@ -16,6 +16,7 @@ from runstone.cli._output import cell, clean, counted, say, short_id, show, size
 from runstone.cli.main import workspace_of, workspace_option
 from runstone.gc import Checked, Collected, CollectedElsewhere, HeldBytes, check, collect, collect_elsewhere
 from runstone.gc.collection import GRACE_S
+from runstone.settings import bytes_of
 
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _MOST_ROWS = 40
@@ -34,6 +35,19 @@ class Duration(click.ParamType[float]):
         if found is None:
             self.fail(f"{value!r} is no duration such as 30d, 12h, 90min or 0s", param, ctx)
         return float(found[1]) * _UNITS[found[2]]
+
+
+class Size(click.ParamType[int]):
+    """A size such as `20G`, `500M` or `1T`, in bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        found = value if isinstance(value, int) else bytes_of(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no size such as 20G, 500M or 1T", param, ctx)
+        return found
 
 
 @click.command("gc")
@@ -111,7 +125,8 @@ def _print_elsewhere(found: CollectedElsewhere) -> None:
     if found.recent_count:
         say(f"kept: {counted(found.recent_count, 'file')} that came lately")
     word = "would free" if found.is_dry else "freed"
-    say(f"{word} {size(found.freed_bytes)}: {counted(found.freed_count, 'unused file')}")
+    broken = f", {counted(found.broken_count, 'broken upload')}" if found.broken_count else ""
+    say(f"{word} {size(found.freed_bytes)}: {counted(found.freed_count, 'unused file')}{broken}")
 
 
 def _print(found: Collected) -> None:
@@ -219,7 +234,7 @@ def _checked_as_dict(found: Checked) -> dict[str, Any]:
 
 @click.group("blobs")
 def blobs_group() -> None:
-    """Send the content of a workspace to its remote store."""
+    """Send the content of a workspace to its remote store, and make room here."""
 
 
 @blobs_group.command("push")
@@ -236,3 +251,20 @@ def push_command(ctx: click.Context, is_checked: bool) -> None:
         f"sent {counted(moved.count, 'file')} ({size(moved.size_bytes)}) to {clean(blobs.remote)}; "
         f"{moved.there_already:,} lay there already"
     )
+
+
+@blobs_group.command("trim")
+@click.option(
+    "--to", "keep_bytes", type=Size(), default=0, show_default="0", help="Until so much is here, such as 20G."
+)
+@workspace_option
+@click.pass_context
+def trim_command(ctx: click.Context, keep_bytes: int) -> None:
+    """Remove content here that lies in the remote store too, the longest unused first; it comes back when it is read.
+
+    What was stored or read within the last hour stays, and files below 256 KiB. `runstone serve --blobs-cache` does it
+    by itself.
+    """
+    blobs = workspace_of(ctx).blobs
+    count, freed = blobs.trim(keep_bytes)
+    say(f"removed {counted(count, 'file')} here ({size(freed)}), which {clean(blobs.remote or '')} has")

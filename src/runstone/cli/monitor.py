@@ -43,6 +43,8 @@ def monitor_group() -> None:
 @_predictions
 @_ignore
 @click.option("--role", metavar="ROLE", help="What the data was to the model, such as train or test.")
+@click.option("--sample-rows", type=click.IntRange(0), metavar="ROWS",
+              help="Rows of the data that are kept with the version at most; 0: none. Default: 5,000.")  # fmt: skip
 @_json
 @workspace_option
 @click.pass_context
@@ -54,10 +56,14 @@ def profile_command(
     predictions: str | None,
     ignore: tuple[str, ...],
     role: str | None,
+    sample_rows: int | None,
     as_json: bool,
 ) -> None:
     """Keep with a version what its data looked like; later batches are compared with that."""
-    made = set_profile(workspace_of(ctx), ref, data, labels=labels, predictions=predictions, ignore=ignore, role=role)
+    made = set_profile(
+        workspace_of(ctx), ref, data,
+        labels=labels, predictions=predictions, ignore=ignore, role=role, sample_rows=sample_rows,
+    )  # fmt: skip
     if as_json:
         output.say(output.to_json(made.to_dict()))
         return
@@ -237,6 +243,52 @@ def watch_command(
             tell(outcome)
     else:
         watch.follow(every, tell)
+
+
+@monitor_group.command("label")
+@click.argument("model", metavar="MODEL")
+@click.option("--data", required=True, metavar="FILE", help="Table with the columns request, label, and row if needed.")
+@click.option("--label", default="label", show_default=True, metavar="COLUMN", help="Which column holds the labels.")
+@click.option("--log", "folder", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="The prediction log. Default: that of the model in the workspace.")  # fmt: skip
+@_json
+@workspace_option
+@click.pass_context
+def label_command(ctx: click.Context, model: str, data: str, label: str, folder: Path | None, as_json: bool) -> None:
+    """Join labels that came later to the predictions that were kept, by the id of the request.
+
+    Labels of requests that were not sampled are left out. `monitor watch` on the log judges the performance then.
+    """
+    from runstone.serving.labels import join_labels
+    from runstone.serving.places import log_folder
+
+    kept = folder or log_folder(workspace_of(ctx), model.partition("@")[0])
+    found = join_labels(kept, data, label=label)
+    if as_json:
+        output.say(output.to_json(dataclasses.asdict(found)))
+        return
+    output.say(
+        f"{output.counted(found.joined, 'prediction')} got a label; {found.known:,} had one before, "
+        f"{found.unknown:,} labels are of requests that were not kept"
+    )
+
+
+@monitor_group.command("predictions")
+@click.argument("model", metavar="MODEL")
+@click.option("--parquet", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write them here.")  # fmt: skip
+@click.option("--log", "folder", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="The prediction log. Default: that of the model in the workspace.")  # fmt: skip
+@workspace_option
+@click.pass_context
+def predictions_command(ctx: click.Context, model: str, parquet: Path, folder: Path | None) -> None:
+    """Write the predictions that were kept, with the labels that came later, as a Parquet file."""
+    from runstone.serving.logtable import export_log
+    from runstone.serving.places import log_folder
+
+    kept = folder or log_folder(workspace_of(ctx), model.partition("@")[0])
+    count = export_log(kept, parquet)
+    output.say(f"{output.counted(count, 'prediction')} in {output.clean(parquet)}")
 
 
 @monitor_group.command("status")

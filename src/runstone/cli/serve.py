@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runstone import settings
 from runstone.cli._output import cell, clean, say, show, table, to_json
 from runstone.cli.main import Suggesting, workspace_of, workspace_option
 from runstone.errors import InvalidConfig
@@ -58,6 +59,9 @@ def ui_command(ctx: click.Context, port: int, no_open: bool, terminal: bool, dev
 @click.option("--allowed-hosts", multiple=True, metavar="NAME", help="Name under which it may be reached; repeatable.")
 @click.option("--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS", help="Whose X-Forwarded-* is believed.")
 @click.option("--index", metavar="URL", help="PostgreSQL for the index and accounts; default: files in the workspace.")
+@click.option("--blobs", metavar="URL", help="Store that content goes to, such as s3://bucket/prefix. Default: none.")
+@click.option("--blobs-cache", metavar="SIZE", help="How much of that stays here too, such as 50G. Default: all.")
+@click.option("--mlflow/--no-mlflow", "mlflow", default=True, show_default=True, help="Answer clients of MLflow.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
 @workspace_option
@@ -70,6 +74,9 @@ def serve_command(
     allowed_hosts: Sequence[str],
     proxies: Sequence[str],
     index: str | None,
+    blobs: str | None,
+    blobs_cache: str | None,
+    mlflow: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> None:
@@ -80,6 +87,7 @@ def serve_command(
     from runstone.index.opening import database_of  # SQL, only here
     from runstone.server.config import is_loopback  # only for serving
 
+    settings.use_blob_store(blobs, cache=blobs_cache)
     config = _config(
         host=host,
         port=port,
@@ -87,6 +95,7 @@ def serve_command(
         allowed_hosts=tuple(name for names in allowed_hosts for name in names.split(",")),
         trusted_proxies=tuple(proxies),
         index=database_of(index),
+        mlflow=mlflow,
         tls_cert=tls_cert,
         tls_key=tls_key,
         local_name=getpass.getuser() if is_loopback(host) else None,

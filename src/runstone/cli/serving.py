@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from runstone.models.refs import ModelRef
 @click.option("--port", type=click.IntRange(0, 65_535), help="Default 8060; 0: a free one.")
 @click.option("--token", envvar="RUNSTONE_SERVING_TOKEN", metavar="TEXT", help="What clients must show.")
 @click.option("--allowed-hosts", multiple=True, metavar="NAME", help="Name under which it may be reached; repeatable.")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--workers", "--replicas", "workers", type=click.IntRange(1, 256), default=1, show_default=True,
+              help="Processes; on Ray replicas.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["uvicorn", "ray"]), default="uvicorn", show_default=True,
+              help="ray: the same on Ray Serve, for several machines.")  # fmt: skip
+@click.option("--ray-address", metavar="ADDRESS",
+              help="Of a cluster of Ray that runs already, such as auto. Default: one on this machine.")  # fmt: skip
 @click.option("--trust", is_flag=True, help="Execute what the model's author wrote, such as a pickle.")
 @click.option("--reload", "reload_s", type=click.FloatRange(0), default=2.0, show_default=True, metavar="SECONDS",
               help="How often to look where NAME@V points; 0: never again.")  # fmt: skip
@@ -44,6 +50,8 @@ def serve_command(
     token: str | None,
     allowed_hosts: Sequence[str],
     workers: int,
+    engine: str,
+    ray_address: str | None,
     trust: bool,
     reload_s: float,
     deployment: str | None,
@@ -60,11 +68,13 @@ def serve_command(
     Where NAME@V means another version later, that one is served, and no request is lost. The log goes to standard
     error, as JSON.
     """
-    from runstone.serving import Bounds, LogConfig, Place, ServingConfig, log_folder, serve  # an extra
+    from runstone.serving import Bounds, LogConfig, Place, ServingConfig, log_folder, serve, serve_on_ray  # an extra
     from runstone.serving.config import DEFAULT_PORT
 
+    if ray_address is not None and engine != "ray":
+        raise click.UsageError("--ray-address takes --engine ray")
     workspace = workspace_of(ctx)
-    kept = folder or log_folder(workspace, ModelRef.parse(ref).name)
+    kept = (folder or log_folder(workspace, ModelRef.parse(ref).name)).absolute()
     config = ServingConfig(
         host=host,
         port=DEFAULT_PORT if port is None else port,
@@ -77,7 +87,15 @@ def serve_command(
         log=LogConfig(folder=kept if log_sample else None, sample=log_sample, most_bytes=log_size << 20),
     )
     place = Place(workspace.path.resolve(), ref, is_trusted=trust)
-    serve(place, config, announce=lambda url: say(f"{clean(ref)} is served at {url}; its API: {url}/openapi.json"))
+
+    def announce(url: str) -> None:
+        say(f"{clean(ref)} is served at {url}; its API: {url}/openapi.json")
+        sys.stdout.flush()  # a file or a pipe would have it when all is over
+
+    if engine == "ray":
+        serve_on_ray(place, config, announce=announce, address=ray_address)
+    else:
+        serve(place, config, announce=announce)
 
 
 @click.command("export")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runstone.blobs import Blobs, open_blobs
 from runstone.blobs import recipe as recipes
+from runstone.blobs.objects import Objects
 from runstone.blobs.remote import Remote
 from runstone.blobs.users import StoreUser, forget_user, note_user, users_of, workspace_id
 from runstone.datasets.exchange import elsewhere_of
@@ -38,6 +39,7 @@ class CollectedElsewhere:
         count, held_count: Files of it, and those that somebody refers to.
         recent_count: Those that nobody refers to, but that came lately.
         freed_bytes, freed_count: Those that go.
+        broken_count: Uploads in parts that were broken off, whose parts go.
         is_dry: Whether nothing was removed.
     """
 
@@ -48,6 +50,7 @@ class CollectedElsewhere:
     recent_count: int = 0
     freed_bytes: int = 0
     freed_count: int = 0
+    broken_count: int = 0
     is_dry: bool = True
 
 
@@ -97,7 +100,10 @@ def collect_elsewhere(
     held = _held(workspace, others, remote)
     for user in [] if dry_run else forget:
         forget_user(remote, user)
-    _remove(remote, held, now - grace_s, result)
+    for name in _remove(remote, held, now - grace_s, result):
+        for folder in (workspace, *others):
+            Objects(folder / "blobs").forget_given_back(name.rpartition("/")[2])
+    result.broken_count = remote.give_up_uploads(before=now - grace_s, is_dry=dry_run)
     return result
 
 
@@ -143,7 +149,8 @@ def _held(workspace: Path, others: Sequence[Path], remote: Remote) -> set[str]:
     return found
 
 
-def _remove(remote: Remote, held: set[str], cut_off: float, result: CollectedElsewhere) -> None:
+def _remove(remote: Remote, held: set[str], cut_off: float, result: CollectedElsewhere) -> list[str]:
+    """Remove what is neither held nor came lately, and return the names of what went."""
     names = remote.names()
     result.count = len(names)
     kept = {name for name in names if _content(name) in held}
@@ -162,12 +169,21 @@ def _remove(remote: Remote, held: set[str], cut_off: float, result: CollectedEls
     fresh |= _parts(remote, {name for name in fresh if name.endswith(recipes.ENDING)}) & loose
     result.held_count, result.recent_count = len(kept & names), len(fresh)
     # a recipe goes before its parts: whoever finds it finds all of them
+    gone = []
     for name in sorted(loose - fresh, key=lambda name: (not name.endswith(recipes.ENDING), name)):
         size = remote.size(name)
-        if size is not None:
+        if size is not None and not _came_after(remote, name, cut_off):
             result.freed_bytes, result.freed_count = result.freed_bytes + size, result.freed_count + 1
             if not result.is_dry:
                 remote.remove(name)
+                gone.append(name)
+    return gone
+
+
+def _came_after(remote: Remote, name: str, cut_off: float) -> bool:
+    """Return whether somebody stored or used a content since it was looked at: it may be referred to by now."""
+    at = remote.modified_at(name)
+    return at is None or at > cut_off
 
 
 def _parts(remote: Remote, names: set[str]) -> set[str]:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from runstone.errors import AlreadyExists, FormatError, InvalidValue, NotFound
+from runstone.errors import AlreadyExists, FormatError, InvalidValue, NotFound, Unavailable
 from runstone.index.opening import database_of
 
 FILE = "accounts.sqlite"
@@ -429,8 +430,24 @@ class _File:
     def exists(self) -> bool:
         return self._path.exists()
 
-    def connected(self) -> Connection:
-        return self._engine.connect()
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """Lend a connection.
+
+        Raises:
+            Unavailable: the file cannot be read or written for now: it is locked for long, the disk is full or gone.
+            FormatError: it is damaged.
+        """
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except (OperationalError, OSError) as error:
+            reason = error.orig if isinstance(error, OperationalError) else error.strerror
+            raise Unavailable(f"{FILE} cannot be used for now: {reason}") from error
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise FormatError(f"{FILE} is damaged ({error.orig}); take it from a backup") from error
 
     def begin(self, connection: Connection, *, writes: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

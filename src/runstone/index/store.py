@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from runstone.index.evaluate import Evaluation
 
 FILE = "index.sqlite"
+BESIDE = f"index.{schema.SCHEMA}.sqlite"
+"""Where this version keeps its index in a workspace whose `FILE` a newer one wrote: that is left as it is."""
 _BATCH = 200
 _BUSY_S = 30.0
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -78,6 +80,10 @@ class Candidate:
     project: str
     started_at: float
     is_deleted: bool
+
+
+class _Newer(Exception):
+    """A newer version wrote this index."""
 
 
 class Question:
@@ -156,6 +162,7 @@ class Index:
         self._clock = clock
         self._busy_s = busy_s
         self._is_in_memory = False
+        self._name = FILE
         self._names = Names()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -190,6 +197,11 @@ class Index:
             while True:
                 try:
                     return self._refresh_and_ask(answer)
+                except _Newer:
+                    if self._name == BESIDE:
+                        raise
+                    self._disconnect()
+                    self._name = BESIDE
                 except (
                     sqlite3.Error,
                     ValueError,
@@ -351,7 +363,7 @@ class Index:
 
     def _connect(self) -> sqlite3.Connection:
         """Return the connection; a new one where the file was deleted, or another put in its place."""
-        path = self._workspace / FILE
+        path = self._workspace / self._name
         if self._connection is not None and (self._is_in_memory or _identity(path) == self._file):
             return self._connection
         self._disconnect()
@@ -379,12 +391,12 @@ class Index:
     def _rebuild(self) -> None:
         """Remove a damaged file, one process at a time; others may have made a new one when the turn comes."""
         self._disconnect()
-        with contextlib.suppress(OSError), (self._workspace / f"{FILE}.lock").open("w") as lock:
+        with contextlib.suppress(OSError), (self._workspace / f"{self._name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_sound(self._workspace / FILE):
+            if is_sound(self._workspace / self._name):
                 return
             for suffix in ("", "-wal", "-shm", "-journal"):
-                (self._workspace / f"{FILE}{suffix}").unlink(missing_ok=True)
+                (self._workspace / f"{self._name}{suffix}").unlink(missing_ok=True)
 
 
 def _opened(path: str, busy_s: float, pragmas: Sequence[str]) -> sqlite3.Connection:
@@ -436,13 +448,25 @@ def is_sound(path: Path) -> bool:
     return False
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    """Return of which version the tables are, 0 where there are none.
+
+    Raises:
+        _Newer: of one that this program does not know, and must not change.
+    """
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > schema.SCHEMA:
+        raise _Newer
+    return found
+
+
 def _state(connection: sqlite3.Connection) -> dict[str, Any]:
     return dict(connection.execute("SELECT name, value FROM state"))
 
 
 def _before(connection: sqlite3.Connection) -> Before | None:
-    """Return what the index knows; `None` where the tables are missing or of another version."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] != schema.SCHEMA:
+    """Return what the index knows; `None` where the tables are missing or of an older version."""
+    if _version(connection) != schema.SCHEMA:
         return None
     state = _state(connection)
     watched = _known(connection.execute(f"{_KNOWN} WHERE watch > 0 AND watch < ?", (int(Watch.SILENT),)))
@@ -479,8 +503,8 @@ def _listed(folders: Iterable[str]) -> str:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables, unless another process did so in the meantime; those of another version are dropped."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] == schema.SCHEMA:
+    """Make the tables, unless another process did so in the meantime; those of an older version are dropped."""
+    if _version(connection) == schema.SCHEMA:
         return
     found = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     for (name,) in connection.execute(found).fetchall():

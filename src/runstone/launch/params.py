@@ -13,6 +13,7 @@ from runstone.errors import InvalidValue
 from runstone.params import merge_params
 from runstone.runlog.reader import read_events
 from runstone.values import JSON
+from runstone.yamltree import composed
 
 # A single letter after a single hyphen says too little: `bash -c`.
 _OPTION = re.compile(r"(?:--|-(?=[A-Za-z_]{2}))([A-Za-z_][\w./-]*)")
@@ -108,8 +109,8 @@ def read_params(path: Path) -> dict[str, JSON]:
             except ImportError:
                 raise InvalidValue(f"{path}: YAML files need PyYAML: pip install PyYAML") from None
             try:
-                found = yaml.safe_load(data)
-            except yaml.YAMLError as error:
+                found = composed(yaml.SafeLoader, data.decode())
+            except (yaml.YAMLError, RecursionError) as error:
                 raise InvalidValue(f"{path}: {error}") from None
         else:
             found = json.loads(data)

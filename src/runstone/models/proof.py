@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -69,18 +69,8 @@ class WorkspaceEvidence:
         own = self.metrics(version).get(metric)
         if own is None:
             return []
-        values = [own]
-        for run in self._own_run(version)[:1]:
-            recipe, seen = _recipe(run), {_throw(run, own)}
-            for other in self._project(run.project):
-                if other.id == run.id or _recipe(other) != recipe or other.status is not Status.FINISHED:
-                    continue
-                summary = other.metrics.get(metric)
-                if summary is None or (throw := _throw(other, float(summary.last))) in seen:
-                    continue
-                seen.add(throw)
-                values.append(float(summary.last))
-        return values
+        run = next(iter(self._own_run(version)), None)
+        return [own] if run is None else over_seeds(run, own, self._project(run.project), metric)
 
     def artifacts(self, version: ModelVersion) -> Sequence[str]:
         """Return the artifacts of a version's run, and of the runs that evaluated it."""
@@ -122,6 +112,20 @@ class WorkspaceEvidence:
                     found.append(run)
             self._projects[project] = found
         return self._projects[project]
+
+
+def over_seeds(run: RunInfo, own: float, others: Iterable[RunInfo], metric: str) -> list[float]:
+    """Return a run's value of a metric, and those of the finished runs among others that differ by the seed alone."""
+    values, recipe, seen = [own], _recipe(run), {_throw(run, own)}
+    for other in others:
+        if other.id == run.id or _recipe(other) != recipe or other.status is not Status.FINISHED:
+            continue
+        summary = other.metrics.get(metric)
+        if summary is None or (throw := _throw(other, float(summary.last))) in seen:
+            continue
+        seen.add(throw)
+        values.append(float(summary.last))
+    return values
 
 
 def _recipe(run: RunInfo) -> tuple[Any, ...]:

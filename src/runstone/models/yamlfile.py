@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runstone.errors import InvalidConfig
+from runstone.yamltree import composed
 
 
 def read_yaml(path: Path) -> Any:
@@ -38,7 +39,7 @@ def parse_yaml(data: bytes, name: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(data.decode("utf-8"), Loader=Strict)  # noqa: S506 (a SafeLoader)
+        return composed(Strict, data.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         if isinstance(error, InvalidConfig):
             raise

@@ -12,6 +12,7 @@ from runstone.monitoring import measures
 from runstone.monitoring.classifier import DomainTest, tell_apart
 from runstone.monitoring.profile import Column, Performance, Profile
 from runstone.monitoring.report import (
+    CAUSES,
     LEVELS,
     FeatureReport,
     Level,
@@ -26,6 +27,8 @@ from runstone.statistics import correct
 # performance, an eighth each to the domain classifier and the correlations.
 _FEATURES, _TARGETS, _CLASSIFIER, _CORRELATIONS = 2, 4, 8, 8
 _MOST_OF_ONE = 0.8
+_FEW_CLASSES = 5
+"""Numbers of so few values are told of by their shares: the mean of classes means nothing."""
 _SHOWN_UNSEEN = 10
 _SHOWN_PAIRS, _SHOWN_P = 10, 0.001
 
@@ -78,7 +81,7 @@ def compare_profiles(
     """
     found = _Comparison(before, after, thresholds or Thresholds(), list(notes))
     found.compare(baseline)
-    reasons = sorted(found.reasons, key=lambda one: -LEVELS.index(one.level))
+    reasons = sorted(found.reasons, key=lambda one: (-LEVELS.index(one.level), CAUSES.index(one.cause)))
     verdict = reasons[0].level if reasons else "ok"
     features = sorted(found.features, key=_rank)
     return Report(
@@ -180,6 +183,8 @@ class _Comparison:
             )  # fmt: skip
             return FeatureReport(name, role, "error", before, after)
         level: Level = "ok"
+        if not after.present and role == "label":  # they are not known yet
+            return FeatureReport(name, role, "ok", before, after)
         if not after.present and after.count and before.present:
             level = "error" if after.count >= self.thresholds.min_rows else "warning"
             self._say(level, "schema", name, f"{name!r} has no value in any row")
@@ -201,7 +206,7 @@ class _Comparison:
                 continue
             if one.distance is not None:
                 tests.append((place, "p_adjusted", one.distance.p))
-            if after.missing or before.missing:
+            if (after.missing or before.missing) and one.role != "label":  # labels come late, or never
                 p = measures.share_p(before.missing, before.count, after.missing, after.count)
                 tests.append((place, "missing_p", p))
             if one.unseen_count:
@@ -254,9 +259,15 @@ class _Comparison:
             and one.before.kind == one.after.kind
             and one.before.kind in ("number", "category")
         ]
+        if not names:
+            return
         self.classifier = tell_apart(self.before, self.after, names)
         if self.classifier is None:
-            why = "there are no rows to compare" if not self.before.sample else "it takes fifty rows of both"
+            why = (
+                "the reference keeps no rows to compare with"
+                if not self.before.sample
+                else "it takes fifty rows of both"
+            )
             self.notes.append(f"no domain classifier was trained: {why}")
             return
         found = replace(self.classifier, p=min(1.0, self.classifier.p * _CLASSIFIER))
@@ -275,7 +286,7 @@ class _Comparison:
         self._say(self._level(abs(now - was) >= 2 * self.thresholds.effect), "drift", None, text)
 
     def _tell_power(self) -> None:
-        if not self.after.rows or not self.before.rows:
+        if not self.after.rows or not self.before.rows or not self.before.features:
             return
         p = self.thresholds.alpha / _FEATURES / 2 / max(1, len(self.before.features))
         gap = measures.smallest_gap(self.before.rows, self.after.rows, p)
@@ -325,21 +336,25 @@ class _Comparison:
 
 def _worse_p(now: Performance, baseline: Baseline, value: float) -> float:
     """Return how likely so bad a value is where the truth is as before, one-sided."""
-    worse = baseline.value - value if baseline.figure == "accuracy" else value - baseline.value
     if baseline.figure == "accuracy":
-        if baseline.count is not None:
-            pooled = (value * now.count + baseline.value * baseline.count) / (now.count + baseline.count)
-            variance = pooled * (1 - pooled) * (1 / now.count + 1 / baseline.count)
-        else:
-            inside = min(max(baseline.value, 0.5 / now.count), 1 - 0.5 / now.count)
-            variance = inside * (1 - inside) / now.count
-    else:
-        variance = now.spread**2 / now.count
-        if baseline.count is not None:
-            variance += baseline.spread**2 / baseline.count
+        return _less_right_p(now.count, value, baseline)
+    worse = value - baseline.value
+    variance = now.spread**2 / now.count
+    if baseline.count is not None:
+        variance += baseline.spread**2 / baseline.count
     if worse <= 0:
         return 1.0
     return 0.5 * math.erfc(worse / math.sqrt(2 * variance)) if variance > 0 else 0.0
+
+
+def _less_right_p(count: int, accuracy: float, baseline: Baseline) -> float:
+    """Return p of so few right ones: exact, since good models have few wrong ones, which are far from normal."""
+    stats, right = measures.scipy_stats(), round(accuracy * count)
+    if baseline.count is None:
+        was = 1 - 0.5 / count if baseline.value >= 1 else max(0.0, baseline.value)
+        return float(stats.binom.cdf(right, count, was))
+    before = round(baseline.value * baseline.count)
+    return float(stats.hypergeom.cdf(right, count + baseline.count, right + before, count))
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
@@ -358,7 +373,8 @@ def _moved_text(before: Column, after: Column, found: measures.Distance) -> str:
     figures = f"PSI {found.psi:.2f}, {shown}"
     if after.distinct == 1 and after.counts and (before.distinct is None or before.distinct > 1):
         return f"is always {_listed(list(after.counts))} now ({figures})"
-    if before.kind == "number" and before.mean is not None and after.mean is not None:
+    is_class = before.counts is not None and after.counts is not None and len(before.counts) <= _FEW_CLASSES
+    if before.kind == "number" and not is_class and before.mean is not None and after.mean is not None:
         return f"moved from a mean of {before.mean:.4g} to {after.mean:.4g} ({figures})"
     if before.counts and after.counts:
         shares = {
@@ -400,8 +416,7 @@ def correlations(before: Profile, after: Profile) -> list[tuple[str, str, float,
 
 def _varies(profile: Profile, name: str) -> bool:
     column = profile.columns[name]
-    rows = len(profile.sample[name])
-    if rows * (1 - column.missing_share) < 30:
+    if profile.sampled * (1 - column.missing_share) < 30:
         return False
     return column.counts is None or max(column.counts.values(), default=0) <= _MOST_OF_ONE * column.present
 
@@ -409,7 +424,7 @@ def _varies(profile: Profile, name: str) -> bool:
 def _pairs(profile: Profile, first: str, second: str) -> float:
     """Return over how many rows a correlation was taken, about."""
     present = (1 - profile.columns[first].missing_share) * (1 - profile.columns[second].missing_share)
-    return max(4.0, len(profile.sample[first]) * present)
+    return max(4.0, profile.sampled * present)
 
 
 def _listed(words: Sequence[str], most: int = 5) -> str:

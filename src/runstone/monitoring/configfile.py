@@ -6,6 +6,7 @@ monitoring:
     labels: default                    # columns of batches
     predictions: score
     ignore: [customer_id]
+    sample_rows: 0                     # rows of the reference that a profile keeps; default 5,000
     incident: drift                    # from which verdict on: warning, drift (default), error, or never
     thresholds: {alpha: 0.01, effect: 0.1}
     on_incident:
@@ -34,7 +35,7 @@ from runstone.monitoring.report import Thresholds
 
 FILE = "monitoring.yaml"
 LEVELS = ("warning", "drift", "error", "never")
-_KEYS = {"model", "labels", "predictions", "ignore", "task", "incident", "thresholds", "on_incident"}
+_KEYS = {"model", "labels", "predictions", "ignore", "task", "sample_rows", "incident", "thresholds", "on_incident"}
 _ACTIONS = ("sweep", "command", "url")
 
 
@@ -64,6 +65,7 @@ class Watching:
         labels, predictions: Columns of batches; `None`: as in the reference, where a batch has these.
         ignore: Columns that are no features.
         task: As of `Performance`; `None`: by the values.
+        sample_rows: How many rows of its data a profile keeps at most; `None`: the usual.
         incident: From which verdict on an incident is opened.
         thresholds: From when on something counts.
         actions: What is done then.
@@ -74,6 +76,7 @@ class Watching:
     predictions: str | None = None
     ignore: tuple[str, ...] = ()
     task: str | None = None
+    sample_rows: int | None = None
     incident: str = "drift"
     thresholds: Thresholds = field(default_factory=Thresholds)
     actions: tuple[Action, ...] = ()
@@ -119,6 +122,9 @@ def _problems(entry: Any) -> list[str]:
         found.append(f"task must be one of {', '.join(TASKS)}")
     if entry.get("incident", "drift") not in LEVELS:
         found.append(f"incident must be one of {', '.join(LEVELS)}")
+    rows = entry.get("sample_rows", 0)
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
+        found.append(f"sample_rows must be a whole number of 0 or more, not {rows!r:.40}")
     found += _threshold_problems(entry.get("thresholds", {}))
     actions = entry.get("on_incident", [])
     if not isinstance(actions, list):
@@ -167,6 +173,7 @@ def _watching(entry: Mapping[str, Any]) -> Watching:
         predictions=entry.get("predictions"),
         ignore=tuple(entry.get("ignore", ())),
         task=entry.get("task"),
+        sample_rows=entry.get("sample_rows"),
         incident=entry.get("incident", "drift"),
         thresholds=Thresholds(**entry.get("thresholds", {})),
         actions=tuple(_action(one) for one in entry.get("on_incident", ())),

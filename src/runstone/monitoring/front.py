@@ -20,7 +20,7 @@ from runstone.monitoring.profiling import profile_rows
 from runstone.monitoring.records import Check, note_check
 from runstone.monitoring.reference import Reference, joined, profile_of, profile_reference
 from runstone.monitoring.report import Level, Reason, Report, Thresholds
-from runstone.monitoring.tables import rows_of
+from runstone.monitoring.tables import LOG, of_version, rows_of
 from runstone.workspace import Workspace, open_workspace
 
 
@@ -128,23 +128,35 @@ def look(
     task: str | None = None,
     thresholds: Thresholds | None = None,
     keeps: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+    is_labels_only: bool = False,
 ) -> Report:
-    """Return what a batch is like, without any consequence; as `check`."""
+    """Return what a batch is like, without any consequence; as `check`.
+
+    Args:
+        keeps: Chooses the rows that count; default: of a prediction log those of the version.
+        is_labels_only: Leave features alone: only labels, predictions and performance are judged.
+    """
     before = profile_of(workspace, version)
     rows = rows_of(data)
     first = next(rows.batches(), None)
     there = set(first.schema.names if first is not None else rows.tables[0].schema().names)
     given = [labels, predictions]
-    for place, words in enumerate(((watching.labels, before.label), (watching.predictions, before.prediction))):
+    known = (
+        (watching.labels, before.label, f"{LOG}label"),
+        (watching.predictions, before.prediction, f"{LOG}prediction"),
+    )
+    for place, words in enumerate(known):
         if given[place] is None:
             given[place] = next((word for word in words if word in there), None)
+    if keeps is None and f"{LOG}version" in there:
+        keeps = of_version(str(version.version))
     rows, label, prediction = joined(rows, given[0], given[1], "label", "prediction")
     if label is not None and label != before.label and label in before.features:  # it was taken for a feature
         before = _with_label(before, label)
     expected = dict(before.columns)
-    for own, known in ((label, before.label), (prediction, before.prediction)):
-        if own is not None and known is not None and known in before.columns:
-            expected[own] = before.columns[known]
+    for own, other in ((label, before.label), (prediction, before.prediction)):
+        if own is not None and other is not None and other in before.columns:
+            expected[own] = before.columns[other]
     after = profile_rows(
         rows,
         label=label,
@@ -154,7 +166,9 @@ def look(
         task=task or watching.task or (before.performance.task if before.performance is not None else None),
         keeps=keeps,
     )
-    if ignore or watching.ignore:
+    if is_labels_only:
+        before = _without(before, before.features)
+    elif ignore or watching.ignore:
         before = _without(before, ignore if ignore is not None else watching.ignore)
     baseline = None
     if after.performance is not None:

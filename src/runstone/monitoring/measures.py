@@ -22,6 +22,8 @@ DISCRETE_TEST = 20
 _BINS = 10
 _MOST_TESTED = 40
 _LEAST_EXPECTED = 5.0
+_MOST_TIED = 0.8
+_MANY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,13 @@ def unseen(before: Column, after: Column) -> dict[str, int]:
 def unseen_p(before: Column, after: Column, count: int) -> float:
     """Return how likely so many rows with unseen values are where nothing changed.
 
-    How often a value turns up that never did is as likely as one that turned up once, by Good and Turing.
+    How often a value turns up that never did is as likely as one that turned up once, by Good and Turing; that share is
+    itself only known as well as so many rows of the reference tell it.
     """
-    share = (before.singles + 1) / (before.present + 1)
-    return float(scipy_stats().binom.sf(count - 1, after.present, min(1.0, share)))
+    if before.singles >= before.present:  # each value there was a new one
+        return 1.0
+    seen_again = before.present - before.singles
+    return float(scipy_stats().betabinom.sf(count - 1, after.present, before.singles + 1, seen_again))
 
 
 def share_p(count: int, of: int, other_count: int, other_of: int) -> float:
@@ -120,8 +125,6 @@ def share_p(count: int, of: int, other_count: int, other_of: int) -> float:
     table = [[count, of - count], [other_count, other_of - other_count]]
     if min(sum(row) for row in table) == 0 or min(count + other_count, of + other_of - count - other_count) == 0:
         return 1.0
-    if of + other_of < 100_000:
-        return float(scipy_stats().fisher_exact(table)[1])
     return _chi2(np.array(table[0], np.float64), np.array(table[1], np.float64))[1]
 
 
@@ -140,11 +143,19 @@ def _ks_p(gap: float, before: int, after: int) -> float:
 
 
 def _ranks(first: Floats, second: Floats, before: int, after: int) -> tuple[float, float]:
-    """Return how often a value of the batch is above one of the reference (ties half), and p of Mann and Whitney."""
+    """Return how often a value of the batch is above one of the reference (ties half), and p of Mann and Whitney.
+
+    Where nearly all rows have one value, a few others make the ranks, which are far from normal then: p is that of
+    Fisher's test of how many rows have this value.
+    """
     own, theirs = np.diff(second, prepend=0.0), np.diff(first, prepend=0.0)
     above = float((own * (first - theirs / 2)).sum())
     total = before + after
     tied = (theirs * before + own * after) / total
+    usual = int(tied.argmax())
+    if tied[usual] > _MOST_TIED:
+        with_it = (round(float(side[usual]) * rows) for side, rows in ((theirs, before), (own, after)))
+        return above, share_p(next(with_it), before, next(with_it), after)
     spread = max(1e-12, 1 - float((tied**3).sum()))
     z = (above - 0.5) / math.sqrt((total + 1) * spread / (12 * before * after))
     return above, math.erfc(abs(z) / math.sqrt(2))
@@ -202,19 +213,38 @@ def _tables(before: Column, after: Column) -> tuple[Floats, Floats]:
 
 
 def _chi2(first: Floats, second: Floats) -> tuple[float, float]:
-    """Return chi-squared and p of two rows of counts; what is rare is taken together."""
-    total, share = first + second, min(first.sum(), second.sum()) / (first.sum() + second.sum())
-    is_rare = total * share < _LEAST_EXPECTED
+    """Return chi-squared and p of two rows of counts; what is rare is taken together, and with the next frequent."""
+    share = min(first.sum(), second.sum()) / (first.sum() + second.sum())
     table = np.array([first, second])
-    table = np.column_stack([table[:, ~is_rare], table[:, is_rare].sum(axis=1)])
+    table = table[:, np.argsort(-table.sum(axis=0), kind="stable")]
+    is_rare = table.sum(axis=0) * share < _LEAST_EXPECTED
+    kept, rare = table[:, ~is_rare], table[:, is_rare].sum(axis=1)
+    if 0 < rare.sum() * share < _LEAST_EXPECTED and kept.shape[1] > 1:
+        kept[:, -1] += rare
+        rare = np.zeros(2)
+    table = np.column_stack([kept, rare])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2:
         return 0.0, 1.0
-    if table.shape[1] == 2 and table.sum() < 100_000:
-        found = scipy_stats().chi2_contingency(table, correction=False)
-        return float(found[0]), float(scipy_stats().fisher_exact(table)[1])
     found = scipy_stats().chi2_contingency(table, correction=False)
+    if table.shape[1] == 2 and table.sum() < _MANY:
+        return float(found[0]), float(scipy_stats().fisher_exact(table)[1])
+    if table.shape[1] == 2 and table.sum(axis=0).min() * share < _LEAST_EXPECTED:
+        return float(found[0]), _rare_p(table)
     return float(found[0]), float(found[1])
+
+
+def _rare_p(table: Floats) -> float:
+    """Return p of two rows and columns of which one cell expects few: as Fisher's, which takes seconds for millions.
+
+    The fewest rows of one side or column, each of which falls into the other's cell with the share of that.
+    """
+    if table[0].sum() > table[1].sum():
+        table = table[::-1]
+    if table[:, 0].sum() > table[:, 1].sum():
+        table = table[:, ::-1]
+    fewest, more = sorted((table[0].sum(), table[:, 0].sum()))
+    return float(scipy_stats().binomtest(int(table[0, 0]), int(fewest), float(more / table.sum())).pvalue)
 
 
 # --- both -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +103,8 @@ class Profile:
         columns: By name.
         features: Names of the columns that the model takes.
         label, prediction: Columns with the truth and with what the model said; `None` where there is none.
-        sample: Some of the rows, column by column, drawn evenly; for what takes whole rows.
+        sample: Some of the rows, column by column, drawn evenly; for what takes whole rows. Empty where none are kept.
+        sampled: How many rows the correlations were taken over.
         correlations: Spearman's, in the sample, between the first hundred numbers among the features: their names, and
             rows of a matrix; `None` where one of two does not vary.
         performance: How predictions fitted labels; `None` where one of them is not there.
@@ -121,6 +122,19 @@ class Profile:
     performance: Performance | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sampled: int = 0
+
+    def with_rows(self, most: int | None) -> Profile:
+        """Return it with at most so many rows of data in it, drawn evenly of the sample; `None`: as it is.
+
+        Without any, no domain classifier can be trained later; all else is compared as before.
+        """
+        count = max(map(len, self.sample.values()), default=0)
+        if most is None or count <= most:
+            return self
+        chosen = [place * count // most for place in range(most)]
+        kept = {name: [values[place] for place in chosen] for name, values in self.sample.items()} if most else {}
+        return replace(self, sample=kept)
 
     def to_bytes(self) -> bytes:
         """Return it as it is kept."""
@@ -158,6 +172,7 @@ class Profile:
                 performance=Performance(**performance) if performance is not None else None,
                 source=raw["source"],
                 notes=tuple(raw["notes"]),
+                sampled=raw.get("sampled", max(map(len, raw["sample"].values()), default=0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, FormatError):

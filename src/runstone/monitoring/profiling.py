@@ -140,6 +140,7 @@ class _Profiler:
             correlations=_correlations(sample, [columns[one] for one in features if one in columns]),
             performance=self._performance(sample),
             source=dict(source),
+            sampled=max(map(len, sample.values()), default=0),
         )
 
     def _performance(self, sample: Mapping[str, list[Any]]) -> Performance | None:

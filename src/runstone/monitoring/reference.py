@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runstone.errors import InvalidValue, NotFound, RunstoneError
 from runstone.models import Manifest, ModelVersion, read_manifest
+from runstone.monitoring.configfile import read_watching
 from runstone.monitoring.profile import Column, Profile
 from runstone.monitoring.profiling import profile_rows, word_of
 from runstone.monitoring.tables import Rows, column_of, rows_of
@@ -32,6 +33,8 @@ class Reference:
         predictions: What the model said, likewise.
         ignore: Columns that are no features, such as ids.
         role: What the data was to the model, such as `train` or `test`.
+        sample_rows: How many rows of it are kept with the version at most; 0: none. Default: as `monitoring.yaml` says,
+            else 5,000.
     """
 
     data: Any
@@ -39,6 +42,7 @@ class Reference:
     predictions: Any = None
     ignore: Sequence[str] = ()
     role: str | None = None
+    sample_rows: int | None = None
 
 
 class NoProfile(NotFound):
@@ -54,13 +58,14 @@ def set_profile(
     predictions: Any = None,
     ignore: Sequence[str] = (),
     role: str | None = None,
+    sample_rows: int | None = None,
 ) -> Profile:
     """Make the profile of data and keep it with a version, in place of the one that it had.
 
     Args:
         workspace: Where the version is.
         ref: The version, such as `credit-risk@2.1.0`.
-        data, labels, predictions, ignore, role: As of `Reference`.
+        data, labels, predictions, ignore, role, sample_rows: As of `Reference`.
 
     Raises:
         ModelNotFound: there is no such version.
@@ -69,8 +74,7 @@ def set_profile(
     version = workspace.models.find(ref)
     manifest = read_manifest(version, workspace.blobs)
     profile = profile_reference(Reference(data, labels, predictions, ignore, role), manifest)
-    keep(workspace, version, profile)
-    return profile
+    return keep(workspace, version, profile, sample_rows)
 
 
 def profile_reference(reference: Reference, manifest: Manifest | None) -> Profile:
@@ -119,14 +123,17 @@ def _names(rows: Rows) -> list[str]:
     return list(first.schema.names) if first is not None else list(rows.tables[0].schema().names)
 
 
-def keep(workspace: Workspace, version: ModelVersion, profile: Profile) -> None:
-    """Keep a profile with a version."""
+def keep(workspace: Workspace, version: ModelVersion, profile: Profile, sample_rows: int | None = None) -> Profile:
+    """Keep a profile with a version, with as many rows of the data in it as may be kept; return what is kept."""
+    wanted = sample_rows if sample_rows is not None else read_watching(workspace.path, version.model).sample_rows
+    profile = profile.with_rows(wanted)
     blobs = workspace.blobs
     kept = blobs.put_bytes(profile.to_bytes(), "profile.json")
     blobs.sync()  # the event promises the content
     if blobs.remote is not None:
         blobs.push([kept.hash])
     workspace.models.get(version.model).set_profile(str(version.version), kept.hash)
+    return profile
 
 
 def profile_of(workspace: Workspace, version: ModelVersion) -> Profile:
@@ -171,8 +178,10 @@ def profile_registered(
     Raises:
         RunstoneError, OSError: given data cannot be read.
     """
+    sample_rows = None
     if given is not None:
         reference = given if isinstance(given, Reference) else Reference(given)
+        sample_rows = reference.sample_rows
         profile = profile_reference(reference, manifest)
         if profile.prediction is None:
             profile = _with_predictions(profile, profile, model, manifest)
@@ -181,8 +190,7 @@ def profile_registered(
         if found is None:
             return None
         profile = found
-    keep(workspace, version, profile)
-    return profile
+    return keep(workspace, version, profile, sample_rows)
 
 
 def _of_inputs(workspace: Workspace, run: RunInfo, manifest: Manifest, model: Any) -> Profile | None:

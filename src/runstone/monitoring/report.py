@@ -12,7 +12,9 @@ from runstone.monitoring.profile import Column, Performance
 
 Level = Literal["ok", "warning", "drift", "error"]
 LEVELS: tuple[Level, ...] = ("ok", "warning", "drift", "error")
-Cause = Literal["schema", "drift", "performance", "rows"]
+Cause = Literal["schema", "performance", "drift", "rows"]
+CAUSES: tuple[Cause, ...] = ("schema", "performance", "drift", "rows")
+"""The gravest first, among what is equally bad."""
 FORMAT = 1
 
 
@@ -163,9 +165,8 @@ class Report:
     @property
     def cause(self) -> Cause:
         """What sort the worst reason is of."""
-        order: Sequence[Cause] = ("schema", "performance", "drift", "rows")
         found = {one.cause for one in self.reasons if one.level == self.verdict}
-        return next((cause for cause in order if cause in found), "drift")
+        return next((cause for cause in CAUSES if cause in found), "drift")
 
     def is_at_least(self, level: Level) -> bool:
         """Return whether the verdict is this bad or worse."""

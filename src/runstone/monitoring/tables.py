@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from runstone.datasets import DatasetVersion
 from runstone.datasets.kinds import table_kind
@@ -153,6 +154,24 @@ def flattened(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 LOG = "runstone:"
 """What columns of a prediction log begin with that are no inputs."""
+
+
+def labelled_folder(folder: Path) -> Path:
+    """Return where rows of a prediction log go whose label came later: beside it, since a closed part never changes."""
+    return folder.with_name(f"{folder.name}.labelled")
+
+
+def of_version(version: str) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Return what leaves out predictions of other versions."""
+
+    def keep(batch: pa.RecordBatch) -> pa.RecordBatch:
+        column = f"{LOG}version"
+        if column not in batch.schema.names:
+            return batch
+        told = batch.column(batch.schema.get_field_index(column)).cast(pa.string())
+        return batch.filter(pc.fill_null(pc.equal(told, version), False))
+
+    return keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from runstone.datasets.kinds import table_kind
 from runstone.datasets.tables import TableFile
@@ -21,7 +20,7 @@ from runstone.monitoring.configfile import Watching, read_watching
 from runstone.monitoring.front import Outcome, act, look, unreadable
 from runstone.monitoring.records import folder_of
 from runstone.monitoring.reference import NoProfile
-from runstone.monitoring.tables import LOG, Rows, flattened
+from runstone.monitoring.tables import LOG, Rows, flattened, labelled_folder, of_version
 
 if TYPE_CHECKING:
     from runstone.workspace import Workspace
@@ -32,11 +31,12 @@ _SETTLED_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A file that was not looked at yet."""
+    """A file that was not looked at yet; those of a log whose labels came later are judged by themselves."""
 
     name: str
     table: TableFile
     is_log: bool
+    is_labelled: bool
 
 
 class FolderWatch:
@@ -47,7 +47,8 @@ class FolderWatch:
 
     Args:
         workspace: Where the version is.
-        folder: Files that are tables, each a batch; or a prediction log, whose parts are put together.
+        folder: Files that are tables, each a batch; or a prediction log, whose parts are put together. Rows of it that
+            have got their labels since, in `<log>.labelled`, tell of the performance.
         ref: The version, asked for anew each time: an alias may move.
         rows: How many rows of a prediction log are judged together.
         labels, predictions: Columns of batches; default: as `monitoring.yaml` or the reference say.
@@ -85,22 +86,24 @@ class FolderWatch:
         watching = read_watching(self._workspace.path, version.model)
         state = self._state_file(version)
         seen = self._seen(state)
-        waiting: list[_Part] = []
-        count = 0
+        waiting: dict[bool, list[_Part]] = {False: [], True: []}  # of the log, and of its rows with labels
+        counts = {False: 0, True: 0}
         for part in self._new_parts(seen, settled_s=0.0 if is_last else _SETTLED_S):
             if not part.is_log:
                 yield self._check(version, watching, part.name, [part])
                 self._remember(state, seen, [part])
                 continue
-            waiting.append(part)
-            count += self._count(part, version)
-            if count >= self._rows:
-                yield self._check(version, watching, f"{count:,} predictions up to {part.name}", waiting)
-                self._remember(state, seen, waiting)
-                waiting, count = [], 0
-        if is_last and count:
-            yield self._check(version, watching, f"{count:,} predictions up to {waiting[-1].name}", waiting)
-            self._remember(state, seen, waiting)
+            kind = part.is_labelled
+            waiting[kind].append(part)
+            counts[kind] += self._count(part, version)
+            if counts[kind] >= self._rows:
+                yield self._check_log(version, watching, waiting[kind], counts[kind])
+                self._remember(state, seen, waiting[kind])
+                waiting[kind], counts[kind] = [], 0
+        for kind, count in counts.items():
+            if is_last and count:
+                yield self._check_log(version, watching, waiting[kind], count)
+                self._remember(state, seen, waiting[kind])
 
     def follow(self, every_s: float, on_checked: Callable[[Outcome], None], *, sleep: Any = time.sleep) -> None:
         """Look again and again, until interrupted."""
@@ -109,11 +112,17 @@ class FolderWatch:
                 on_checked(outcome)
             sleep(every_s)
 
+    def _check_log(self, version: ModelVersion, watching: Watching, parts: list[_Part], count: int) -> Outcome:
+        what = f"{'labelled ' if parts[0].is_labelled else ''}prediction{'s' if count != 1 else ''}"
+        return self._check(version, watching, f"{count:,} {what} up to {parts[-1].name.rpartition('/')[2]}", parts)
+
     def _check(self, version: ModelVersion, watching: Watching, name: str, parts: list[_Part]) -> Outcome:
         rows = Rows(name, tuple(part.table for part in parts))
         options: dict[str, Any] = {"labels": self._labels, "predictions": self._predictions}
         if parts[0].is_log:
-            options = {**_log_columns(rows), "keeps": _of_version(str(version.version))}
+            options = {**_log_columns(rows), "keeps": of_version(str(version.version))}
+            # Which rows get labels is no accident, and their features were judged when they were asked about.
+            options["is_labels_only"] = parts[0].is_labelled
         try:
             report = look(self._workspace, version, watching, rows, **options)
         except NoProfile:
@@ -126,8 +135,10 @@ class FolderWatch:
 
     def _new_parts(self, seen: set[str], *, settled_s: float) -> Iterator[_Part]:
         now = time.time()
-        for path in sorted(self._folder.rglob("*")):
-            name = str(path.relative_to(self._folder))
+        labelled = labelled_folder(self._folder)
+        places = [(path, str(path.relative_to(self._folder))) for path in sorted(self._folder.rglob("*"))]
+        late = [(path, _in_labelled(path.name)) for path in sorted(labelled.glob("*"))]
+        for path, name in [*places, *late]:
             if table_kind(path.name) is None or path.name.startswith(".") or name in seen:
                 continue
             try:
@@ -137,11 +148,11 @@ class FolderWatch:
             if not path.is_file() or now - status.st_mtime < settled_s:
                 continue
             table = TableFile(str(path), lambda path=path: path.open("rb"))  # type: ignore[misc]
-            yield _Part(name, table, _is_log(table))
+            yield _Part(name, table, _is_log(table), is_labelled=path.parent == labelled)
 
     def _count(self, part: _Part, version: ModelVersion) -> int:
         try:
-            chosen = _of_version(str(version.version))
+            chosen = of_version(str(version.version))
             return sum(chosen(flattened(batch)).num_rows for batch in part.table.batches())
         except (RunstoneError, OSError):
             return 0  # told when it is checked with the others
@@ -158,11 +169,19 @@ class FolderWatch:
 
     def _remember(self, state: Path, seen: set[str], parts: list[_Part]) -> None:
         seen |= {part.name for part in parts}
-        there = sorted(name for name in seen if (self._folder / name).exists())  # those that are gone come no more
+        labelled = labelled_folder(self._folder)
+        late = {_in_labelled(path.name) for path in labelled.glob("*")}
+        # Those that are gone come no more.
+        there = sorted(name for name in seen if name in late or (self._folder / name).exists())
         state.parent.mkdir(parents=True, exist_ok=True)
         partial = state.with_name(f".{state.name}.partial")
         partial.write_text(json.dumps({"format": 1, "folder": str(self._folder), "ref": self._ref, "seen": there}))
         partial.replace(state)
+
+
+def _in_labelled(name: str) -> str:
+    """Return how a part of the labelled folder is remembered; no path below the log itself looks like it."""
+    return f"../labelled/{name}"
 
 
 def _is_log(table: TableFile) -> bool:
@@ -184,16 +203,3 @@ def _log_columns(rows: Rows) -> dict[str, Any]:
         names |= set(flattened(batch).schema.names) if batch is not None else set()
     columns = {"labels": f"{LOG}label", "predictions": f"{LOG}prediction"}
     return {role: column for role, column in columns.items() if column in names}
-
-
-def _of_version(version: str) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Return what leaves out predictions of other versions."""
-
-    def keep(batch: pa.RecordBatch) -> pa.RecordBatch:
-        column = f"{LOG}version"
-        if column not in batch.schema.names:
-            return batch
-        told = batch.column(batch.schema.get_field_index(column)).cast(pa.string())
-        return batch.filter(pc.fill_null(pc.equal(told, version), False))
-
-    return keep

@@ -168,13 +168,14 @@ class StatusHead(NamedTuple):
     dropped: int
     word: str
     is_spilled: bool
+    is_copied: bool
 
 
 def read_status(status_path: Path) -> StatusHead | None:
     """Return what a status file says, `None` where it is not there or damaged."""
     try:
         with status_path.open("rb") as file:
-            return _unpack(file.read(fmt.STATUS_SPILLED_OFFSET + fmt.STATUS_SPILLED.size))
+            return _unpack(file.read(fmt.STATUS_COPIED_OFFSET + fmt.STATUS_COPIED.size))
     except OSError:
         return None
 
@@ -185,8 +186,11 @@ def _unpack(data: bytes) -> StatusHead | None:
     magic, _format, beat, _mono, state, dropped = fmt.STATUS_HEAD.unpack_from(data)
     if magic != fmt.STATUS_MAGIC:
         return None
-    word = is_spilled = 0
+    word = is_spilled = is_copied = 0
     if len(data) >= fmt.STATUS_SPILLED_OFFSET + fmt.STATUS_SPILLED.size:
         (word,) = fmt.STATUS_WORD.unpack_from(data, fmt.STATUS_WORD_OFFSET)
         (is_spilled,) = fmt.STATUS_SPILLED.unpack_from(data, fmt.STATUS_SPILLED_OFFSET)
-    return StatusHead(beat, state, dropped, fmt.END_WORDS[word] if word < len(fmt.END_WORDS) else "", bool(is_spilled))
+    if len(data) >= fmt.STATUS_COPIED_OFFSET + fmt.STATUS_COPIED.size:
+        (is_copied,) = fmt.STATUS_COPIED.unpack_from(data, fmt.STATUS_COPIED_OFFSET)
+    told = fmt.END_WORDS[word] if word < len(fmt.END_WORDS) else ""
+    return StatusHead(beat, state, dropped, told, bool(is_spilled), bool(is_copied))

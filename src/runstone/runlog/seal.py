@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,12 @@ class Sealing:
     bytes_after: int
 
 
-def seal(run_path: Path) -> Sealing | None:
+def seal(run_path: Path, *, writers: Collection[str] | None = None) -> Sealing | None:
     """Seal the metric logs of a run.
+
+    Args:
+        run_path: Folder of the run.
+        writers: Only the logs of these; default: of all that are gone.
 
     Returns:
         What was done; `None` where there was nothing to do: no log of a writer that is gone, or another process seals;
@@ -56,16 +60,16 @@ def seal(run_path: Path) -> Sealing | None:
         if not recover_spill(run_path):
             return None
         journal = read_journal(run_path)
-        logs = _logs_of_the_gone(run_path, journal)
+        logs = _logs_of_the_gone(run_path, journal, writers)
         if not logs:
             return None
         log = MetricLog(run_path, journal)
         already = log.sealed.writers if log.sealed is not None else set()
-        writers = sorted(already | set(logs))
+        sealed = sorted(already | set(logs))
         before = sum(path.stat().st_size for paths in logs.values() for path in paths)
 
         with new_file(run_path / SEALED) as path:
-            points = write_sealed(path, parts_of(log, writers), writers)
+            points = write_sealed(path, parts_of(log, sealed), sealed)
         for derived in (LEVELS, BLOCKS):
             (run_path / derived).unlink(missing_ok=True)
         write_levels(run_path)
@@ -77,6 +81,11 @@ def seal(run_path: Path) -> Sealing | None:
         announce(run_path)
         after = sum(p.stat().st_size for p in (run_path / name for name in (SEALED, LEVELS, BLOCKS)) if p.exists())
         return Sealing(points, before, after)
+
+
+def log_writer(path: Path) -> str:
+    """Return the writer to whose metric log a file belongs; empty for other files."""
+    return path.stem.partition("-")[0] if path.suffix in (".wal", ".keys", ".blob") else ""
 
 
 @contextlib.contextmanager
@@ -95,20 +104,21 @@ def alone(run_path: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-def _logs_of_the_gone(run_path: Path, journal: JournalState) -> dict[str, list[Path]]:
-    """Return the files of metric logs whose writers are gone, by writer."""
+def _logs_of_the_gone(run_path: Path, journal: JournalState, writers: Collection[str] | None) -> dict[str, list[Path]]:
+    """Return the files of metric logs whose writers are gone, by writer; of some writers, or of all."""
     boots = {writer.writer: writer.boot_id for writer in journal.writers}
     gone = {
         writer
-        for writer in {_writer_of(path) for path in run_path.iterdir()}
+        for writer in {log_writer(path) for path in run_path.iterdir()}
         if writer
+        and (writers is None or writer in writers)
         and not is_alive(run_path / f"{writer}.status", boots.get(writer, ""))
         and not _is_spilled(run_path / f"{writer}.status")
     }
     logs: dict[str, list[Path]] = {}
     for path in sorted(run_path.iterdir()):  # once more: a writer that went meanwhile removed a segment not used
-        if _writer_of(path) in gone:
-            logs.setdefault(_writer_of(path), []).append(path)
+        if log_writer(path) in gone:
+            logs.setdefault(log_writer(path), []).append(path)
     return logs
 
 
@@ -116,8 +126,3 @@ def _is_spilled(status: Path) -> bool:
     """Return whether points of a writer still lie elsewhere: sealed without them, they could not be added."""
     head = read_status(status)
     return head is not None and head.is_spilled
-
-
-def _writer_of(path: Path) -> str:
-    """Return the writer to whose metric log a file belongs; empty for other files."""
-    return path.stem.partition("-")[0] if path.suffix in (".wal", ".keys", ".blob") else ""

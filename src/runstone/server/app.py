@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
@@ -27,13 +28,13 @@ from runstone.server.files import Contents
 from runstone.server.logs import Counters, Log
 from runstone.server.mlflow.errors import of_api
 from runstone.server.mlflow.paths import is_mlflow
-from runstone.server.mlflow.router import make_router
+from runstone.server.mlflow.router import Shortcut, make_router
 from runstone.server.mlflow.service import Mlflow
 from runstone.server.pages import Page
 from runstone.server.roles import Role
 from runstone.server.security import Gate
 from runstone.server.sessions import set_session
-from runstone.server.state import State, StateOf, access, check_access, state_of
+from runstone.server.state import State, StateOf, access, checked_access, state_of
 from runstone.sync.contents import ContentLanding
 from runstone.sync.landing import Landing
 from runstone.workspace import Workspace
@@ -79,6 +80,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = config.limits.threads
         yield
         mlflow.close()
         state.close()
@@ -91,7 +93,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(check_access)],
+        dependencies=[Depends(checked_access)],
         responses={"4XX": {"model": errors.ErrorAnswer, "description": "It could not be done; the message says why."}},
     )
     app.state.runstone = state
@@ -101,9 +103,10 @@ def create_app(
         app.include_router(router)
     for router in installed_routers(lambda request: state_of(request).workspace, state.log):
         app.include_router(router, prefix="/api")
-    app.include_router(make_router())
+    protocol = make_router() if config.mlflow else APIRouter()
+    app.include_router(protocol)
     app.include_router(_front(Page(config.static, is_fixed=is_page_fixed)))
-    return Server(app, Gate(app, config, authenticator, state.log, state.counters), state)
+    return Server(app, Gate(Shortcut(app, protocol), config, authenticator, state.log, state.counters), state)
 
 
 class Server:
@@ -178,14 +181,15 @@ def _front(page: Page) -> APIRouter:
     is_open = {"x-open": True}
 
     @router.get("/healthz", openapi_extra=is_open)
-    def healthz() -> Response:
+    async def healthz() -> Response:  # takes no thread: it is answered while all of them wait for a slow disk
         return PlainTextResponse("ok\n")
 
     @router.get("/metrics", openapi_extra=access(Role.VIEWER, "workspace"))
     def metrics(state: StateOf) -> Response:
         counts = state.index.page_of_runs("", limit=0).total
         running = state.index.page_of_runs("status = 'running'", limit=0).total
-        text = state.counters.text(runs=counts, runs_running=running)
+        wrong = state.authenticator.wrong.total
+        text = state.counters.text(__version__, wrong_tokens=wrong, runs=counts, runs_running=running)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     @router.get("/", openapi_extra=is_open)
@@ -199,12 +203,12 @@ def _front(page: Page) -> APIRouter:
         if session is None:
             state.authenticator.wrong.note(address)
         else:
-            set_session(answer, state.config, session)
+            set_session(answer, state.config, session, scheme=request.url.scheme)
         return answer
 
     @router.get("/static/{version}/{name:path}", openapi_extra=is_open)
-    def static(version: str, name: str) -> Response:
-        return page.file(version, name)
+    def static(version: str, name: str, request: Request) -> Response:
+        return page.file(version, name, request.headers.get("accept-encoding", ""))
 
     return router
 

@@ -79,7 +79,7 @@ class LocalKeys:
 
 
 class WrongTokens:
-    """Counts wrong tokens by address, so that nobody can try many.
+    """Counts wrong tokens by address, so that nobody can try many; `total` counts all there ever were.
 
     Args:
         most: Of one address, in a time.
@@ -93,6 +93,7 @@ class WrongTokens:
         self._clock = clock
         self._lock = threading.Lock()
         self._seen: dict[str, list[float]] = {}
+        self.total = 0
 
     def check(self, address: str) -> None:
         """Refuse an address that has tried too often.
@@ -114,6 +115,7 @@ class WrongTokens:
     def note(self, address: str) -> None:
         """Count one."""
         with self._lock:
+            self.total += 1
             times = self._recent(address)
             times.append(self._clock())
             self._seen[address] = times[-self._most :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from runstone.errors import InvalidConfig
@@ -25,7 +26,10 @@ class Limits:
         answer_s: Seconds until an answer must begin.
         depth: Levels of a JSON body.
         requests: In flight at once, over all clients.
-        rate: Requests a second of one address, sustained; `burst` of them at once.
+        parcels: Of these, so many that send bytes of runs or contents are read at once; the others wait their turn.
+        threads: Of requests that work or wait at once; more than there are pages that all wait for one slow question.
+        rate: Requests a second of one address, sustained; `burst` of them at once. Of requests that send bytes of runs
+            or contents, each MiB counts as one, and each request as a fiftieth.
         wrong_tokens: Of one address in `wrong_s` seconds, before it has to wait.
     """
 
@@ -37,7 +41,9 @@ class Limits:
     head_s: float = 20.0
     answer_s: float = 120.0
     depth: int = 32
-    requests: int = 256
+    requests: int = 2_048
+    parcels: int = 16
+    threads: int = 128
     rate: float = 200.0
     burst: int = 2_000
     wrong_tokens: int = 20
@@ -54,9 +60,10 @@ class ServerConfig:
         root_path: Prefix under which a proxy shows it, such as `/runstone`.
         allowed_hosts: Further names under which it may be reached; `*.example.org` means all below.
         tls_cert, tls_key: Files of its certificate; both or none.
-        trusted_proxies: Addresses whose `X-Forwarded-*` headers are believed.
+        trusted_proxies: Addresses, or networks such as `10.0.0.0/8`, whose `X-Forwarded-*` headers are believed.
         local_name: Who opens the page with the key that is printed; `None`: nobody can, tokens only.
         index: Address of a PostgreSQL database for the index and the accounts; `None`: files in the workspace.
+        mlflow: Whether clients of MLflow are answered.
         limits: What one client may ask for.
         static: Folder of the page.
 
@@ -73,6 +80,7 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = ()
     local_name: str | None = "local"
     index: str | None = None
+    mlflow: bool = True
     limits: Limits = Limits()
     static: Path = Path(__file__).parent / "static"
 
@@ -87,6 +95,12 @@ class ServerConfig:
         for name in self.allowed_hosts:
             if not name.strip("*. ") or any(sign in name for sign in "/: ") or "*" in name.removeprefix("*."):
                 raise InvalidConfig(f"--allowed-hosts: {name!r} is no host name; give names such as runs.example.org")
+        for address in self.trusted_proxies:
+            if _network(address) is None:
+                raise InvalidConfig(
+                    f"--trusted-proxy: {address!r:.80} is no address; give one such as 127.0.0.1, or a network such as "
+                    "10.0.0.0/8"
+                )
         if not 0 <= self.port < 1 << 16:
             raise InvalidConfig(f"--port is {self.port}; ports go from 0 (a free one) to 65535")
 
@@ -99,6 +113,16 @@ class ServerConfig:
     def scheme(self) -> str:
         """`http` or `https`."""
         return "https" if self.tls_cert is not None else "http"
+
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Return whether what a client at this address says of others is believed."""
+        if not self.trusted_proxies:
+            return False
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(network is not None and found in network for network in map(_network, self.trusted_proxies))
 
     def is_known_host(self, name: str) -> bool:
         """Return whether a request may be for this host, told without its port.
@@ -125,6 +149,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@cache
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
 
 
 def _is_address(name: str) -> bool:

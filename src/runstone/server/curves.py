@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,7 +25,6 @@ from runstone.server.smoothing import Carry, Smoothing, ema, gaussian, running_m
 
 MOST_RUNS = 512
 MOST_POINTS = 48 << 20
-_FRESH_S = 0.2
 
 Floats = NDArray[np.float64]
 Made = TypeVar("Made")
@@ -135,14 +133,11 @@ class OpenRun:
 
     Args:
         path: Folder of the run.
-        clock: Seconds, that only grow.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.Lock()
-        self._clock = clock
-        self._looked_at = -1e9
         self._signature = _journals(path)
         self._journal = read_journal(path)
         self._log = MetricLog(path, self._journal)
@@ -161,11 +156,7 @@ class OpenRun:
         return self._journal.created_at
 
     def refresh(self) -> None:
-        """Take in what was written since."""
-        now = self._clock()
-        if now - self._looked_at < _FRESH_S:
-            return
-        self._looked_at = now
+        """Take in what was written since: whoever asks was told of a change, and must not get what was before it."""
         signature = _journals(self.path)
         is_new = False
         if signature != self._signature:

@@ -15,7 +15,6 @@ from runstone.runlog.blocks import Figures, merged
 from runstone.server.curves import Axis, Curve, LongCurve, OpenRun
 from runstone.server.envelopes import (
     BLOCK,
-    BLOCKS_A_BUCKET,
     Envelope,
     are_long,
     at_blocks,
@@ -29,6 +28,9 @@ from runstone.server.jsons import dumps
 from runstone.server.smoothing import NO_SMOOTHING, Smoothing
 
 _ALIGNMENT = 8
+_MOST_RESTARTS = 1_000  # of one series that are told: a chart cannot show more
+_MOST_COUNTED = 2_000_000
+_FEW_BLOCKS = 2  # a bucket of two pixels: with fewer its edges, which lie on blocks, would be off by more than one
 _NARROW = 1e-3
 _FLOAT32 = (1e-30, 1e38)
 _TYPES = {np.dtype(np.float64): "f64", np.dtype(np.float32): "f32", np.dtype(np.uint32): "u32"}
@@ -82,6 +84,7 @@ def drawn(run: OpenRun, wish: Wish) -> Drawn:
         "inf": inf,
         "is_ordered": axis.is_ordered,
         "without_x": 0 if axis.rows is None else len(curve) - len(axis.rows),
+        "repeated": _repeated(curve, axis) if wish.x == "step" else 0,
         "x_range": list(axis.span) if axis.span is not None else None,
     }
     smooth, spacing = (None, 0.0) if wish.smoothing.is_none else run.smoothed(wish.metric, wish.x, wish.smoothing)
@@ -104,7 +107,7 @@ def _drawn_long(long: LongCurve, wish: Wish) -> Drawn:
         "without_x": 0,
     }
     head["x_range"] = [long.begin, float(x[-1])]
-    if after - first < 2 * wish.buckets * BLOCKS_A_BUCKET:
+    if after - first < 2 * wish.buckets * _FEW_BLOCKS:
         curve, axis = long.points(first * BLOCK, min(after * BLOCK, blocks.points))
         return _drawn(head, curve, axis, wish, None, 0.0)
     width = grid_width(max(low, long.begin), min(high, float(x[-1])), wish.buckets)
@@ -144,7 +147,7 @@ def _drawn(
         blocks = curve.blocks if axis.rows is None and are_long(starts, after) else None
         starts = at_blocks(starts, after) if blocks is not None else starts
     else:
-        starts = counted_starts(first, after, wish.buckets, _breaks(curve, axis))
+        starts = counted_starts(first, after, wish.buckets, np.union1d(_breaks(curve, axis), _falls(curve, axis, wish)))
     # Equal as long as an answer differs from one before only behind some entry.
     plan = zlib.crc32(
         repr(
@@ -161,6 +164,7 @@ def _drawn(
         "base": base,
         "token": token,
         "attempts": _attempts(curve, axis, starts, after),
+        "restarts": _restarts(_falls(curve, axis, wish), starts, after),
     }
     if is_unchanged:
         return Drawn(head | {"unchanged": True, "base": len(starts)}, {})
@@ -267,6 +271,29 @@ def _attempts(curve: Curve, axis: Axis, starts: NDArray[np.int64], after: int) -
 def _breaks(curve: Curve, axis: Axis) -> NDArray[np.int64]:
     """Return the places at which an attempt begins."""
     return curve.breaks if axis.rows is None else np.searchsorted(axis.rows, curve.breaks)
+
+
+def _repeated(curve: Curve, axis: Axis) -> int:
+    """Return how many points have the step of the point before; 0 where that would be long to find out."""
+    if len(axis.x) > _MOST_COUNTED:
+        return 0
+    return curve.kept("repeated", lambda: int(np.count_nonzero(axis.x[1:] == axis.x[:-1])))
+
+
+def _falls(curve: Curve, axis: Axis, wish: Wish) -> NDArray[np.int64]:
+    """Return the rows at which steps or times go back, the first ones; along another metric to go back is nothing."""
+    if axis.is_ordered or wish.x.startswith("metric:"):
+        return np.empty(0, np.int64)
+    return curve.kept(
+        ("falls", wish.x), lambda: np.flatnonzero(axis.x[1:] < axis.x[:-1])[:_MOST_RESTARTS].astype(np.int64) + 1
+    )
+
+
+def _restarts(falls: NDArray[np.int64], starts: NDArray[np.int64], after: int) -> list[int]:
+    """Return the entries at which steps or times go back."""
+    inside = falls[(falls > starts[0]) & (falls < after)]
+    found: list[int] = (np.searchsorted(starts, inside, "right") - 1).tolist()
+    return found
 
 
 def _float_kind(low: NDArray[np.float64], high: NDArray[np.float64]) -> type[np.float32] | type[np.float64]:

@@ -91,8 +91,11 @@ class ApiError(Exception):
 
     def answer(self) -> Json:
         """Return what is sent."""
-        body = {"error": {"code": self.code, "message": without_places(self.message), "details": self.details}}
-        return Json(body, status_code=self.status, headers=self.headers)
+        return Json({"error": self.body()}, status_code=self.status, headers=self.headers)
+
+    def body(self) -> dict[str, Any]:
+        """Return what is said of it."""
+        return {"code": self.code, "message": without_places(self.message), "details": self.details}
 
 
 def of_domain(error: errors.RunstoneError) -> ApiError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from fastapi.responses import Response, StreamingResponse
 
 from runstone.blobs import Blobs
-from runstone.errors import NotFound
+from runstone.errors import FormatError, NotFound, Unavailable
 from runstone.server.errors import ApiError
 
 CHUNK_BYTES = 1 << 18
@@ -84,12 +85,14 @@ class Contents:
 
         Raises:
             ApiError: it is not here, is a link, or other bytes than its name says.
+            Unavailable: it lies in a store elsewhere that does not answer.
         """
         missing = ApiError("not_found", f"the content {content[:16]}… is not in this workspace")
         try:
-            path = self._blobs.local_path(content)
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except (NotFound, OSError):
+            path, fd = self._opened(content)
+        except Unavailable:
+            raise
+        except (NotFound, FormatError, OSError):
             raise missing from None
         file = os.fdopen(fd, "rb")
         found = os.fstat(fd)
@@ -97,6 +100,13 @@ class Contents:
             file.close()
             raise missing
         return file, found.st_size
+
+    def _opened(self, content: str) -> tuple[Path, int]:
+        for _again in range(2):
+            path = self._blobs.local_path(content)
+            with contextlib.suppress(FileNotFoundError):  # given back to the store elsewhere just now
+                return path, os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        raise FileNotFoundError(path)
 
     def _is_sound(self, content: str, path: Path, found: os.stat_result) -> bool:
         """Return whether a file holds what its name says; each is read once for that."""

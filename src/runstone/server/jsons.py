@@ -14,6 +14,8 @@ from typing import Any
 from starlette.responses import Response
 
 _LARGEST = 1 << 63
+_MOST_KEYS = 10_000
+"""Of one object: no request has so many fields, and each that is not known would be an error of its own."""
 
 
 class BadJson(ValueError):
@@ -83,8 +85,9 @@ def loads(data: bytes, *, depth: int) -> Any:
     """Return the value of a body.
 
     Raises:
-        BadJson: it is no UTF-8, begins with a byte order mark, is deeper than `depth`, names a key twice, or holds
-            what JSON lacks: NaN, a number that no float or integer of 64 bits holds, half a surrogate pair.
+        BadJson: it is no UTF-8, begins with a byte order mark, is deeper than `depth`, names a key twice, has an
+            object of very many keys, or holds what JSON lacks: NaN, a number that no float or integer of 64 bits
+            holds, half a surrogate pair.
     """
     if data[:3] == b"\xef\xbb\xbf":
         raise BadJson("the body begins with a byte order mark; send plain UTF-8")
@@ -130,6 +133,8 @@ def _check_depth(text: str, most: int) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MOST_KEYS:
+        raise BadJson(f"an object of the body has more than {_MOST_KEYS:,} keys")
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

@@ -13,6 +13,8 @@ TEXT_BYTES = 256 << 10
 ROWS = 200
 COLUMNS = 200
 MOST_PIXELS = 50_000_000
+MOST_GIF_BYTES = 8 << 20
+"""Of a picture that may be a film: a browser unpacks every frame, and nothing in the head says how many there are."""
 _MOST_HEADER = 16 << 20
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 _TABLES = (".csv", ".tsv")
@@ -33,7 +35,7 @@ def preview(file: BinaryIO, name: str, size: int) -> dict[str, Any]:
     ending = PurePosixPath(name).suffix.lower()
     told: dict[str, Any] = {"name": PurePosixPath(name).name, "size_bytes": size, "kind": "binary", "is_cut": False}
     if ending in _PICTURES:
-        return told | _picture(file.read(64 << 10), ending)
+        return told | _picture(file.read(64 << 10), ending, size)
     if ending == ".safetensors":
         return told | _tensors(file, size)
     if ending == ".parquet":
@@ -128,10 +130,11 @@ def _cell(value: Any) -> Any:
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)[:1_000]
 
 
-def _picture(head: bytes, ending: str) -> dict[str, Any]:
+def _picture(head: bytes, ending: str, size: int) -> dict[str, Any]:
     """Return the size of a picture as its header tells it, so that a browser is not asked to unpack a huge one."""
     width, height = _size(head)
     is_too_large = width is not None and height is not None and width * height > MOST_PIXELS
+    is_too_large = is_too_large or (head[:4] in (b"GIF8", b"RIFF") and size > MOST_GIF_BYTES)
     if ending != ".svg" and width is None:
         return {"kind": "binary"}
     return {"kind": "image", "width": width, "height": height, "is_too_large": is_too_large}

@@ -6,12 +6,14 @@ It stands around the whole application, so that no route, mounted file or error 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import threading
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +21,11 @@ from urllib.parse import urlsplit
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runstone.errors import Unavailable
+from runstone.errors import FormatError, Unavailable
 from runstone.server.auth import Authenticator
 from runstone.server.config import Limits, ServerConfig
-from runstone.server.errors import ApiError, of_defect, of_domain
+from runstone.server.errors import ApiError, of_defect
+from runstone.server.forwarding import FORWARDED_HOST, resolve
 from runstone.server.jsons import BadJson, loads
 from runstone.server.logs import Counters, Log
 from runstone.server.mlflow.errors import of_api
@@ -48,6 +51,8 @@ _HEADERS = {
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _METHODS = UNSAFE | {"GET", "HEAD", "OPTIONS"}
 _MOST_ADDRESSES = 10_000
+_BYTES_OF_A_REQUEST = 1 << 20
+"""As many bytes of runs and contents count as one request against the limit by address."""
 
 
 def is_open(method: str, path: str) -> bool:
@@ -57,7 +62,7 @@ def is_open(method: str, path: str) -> bool:
     return method == "POST" and path == "/api/login"
 
 
-_FOR_BYTES = re.compile(r"/api/sync/(?:runs/[^/]{1,64}/pieces|contents/[^/]{1,64})")
+_FOR_BYTES = re.compile(r"/api/sync/(?:parcels|contents/[^/]{1,64})")
 
 
 def is_for_bytes(path: str) -> bool:
@@ -84,6 +89,7 @@ class Gate:
         self._log = log
         self._counters = counters
         self._rate = _Rate(config.limits)
+        self._turns = asyncio.Semaphore(config.limits.parcels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -107,16 +113,27 @@ class Gate:
             raise ApiError("invalid", f"the method {method:.20} is not known here", status=405)
         if path != "/healthz":
             self._check_host(headers)
-        self._rate.take(_address(scope), SHARE if is_mlflow(path) else 1.0)
+        self._rate.take(_address(scope), SHARE if is_mlflow(path) or is_for_bytes(path) else 1.0)
         if method in UNSAFE:
-            _check_origin(headers)
+            _check_origin(headers, scope.get(FORWARDED_HOST))
         if not is_open(method, path):
             scope["runstone.principal"] = await self._principal(scope, headers)
+        if method in UNSAFE and is_for_bytes(path):  # of these it is the bytes that cost
+            self._rate.take(_address(scope), self._told_bytes(headers) / _BYTES_OF_A_REQUEST)
         if is_upload(method, path):
             return receive  # it is read as it comes, and its size is looked at there
         if method in UNSAFE:
             return await self._checked_body(path, headers, receive)
         return receive
+
+    def turn(self, path: str) -> AbstractAsyncContextManager[None]:
+        """Return the turn of a request, where many at once would only cost memory: the others wait, unread."""
+        return self._turns if is_for_bytes(path) else contextlib.nullcontext()
+
+    def _told_bytes(self, headers: _Headers) -> int:
+        """Return how many bytes a body has, as many as one may have where that is not told."""
+        told, most = headers.one("content-length"), self._config.limits.parcel_bytes
+        return min(int(told), most) if told is not None and told.isdigit() and len(told) < 20 else most
 
     def _check_host(self, headers: _Headers) -> None:
         hosts = headers.all("host")
@@ -138,8 +155,8 @@ class Gate:
         authorization = authorizations[0] if authorizations else None
         try:
             principal = await run_in_threadpool(self._authenticator.principal, _address(scope), authorization, cookie)
-        except Unavailable as error:
-            raise of_domain(error) from None
+        except (Unavailable, FormatError) as error:  # nobody can be let in, and it is not their mistake
+            raise ApiError("unavailable", str(error), headers={"Retry-After": "5"}) from None
         if principal.is_by_cookie and scope["method"] in UNSAFE and headers.one("x-runstone") != "1":
             raise ApiError("forbidden", "a change that a browser asks for needs the header `X-Runstone: 1`")
         return principal
@@ -177,13 +194,16 @@ class Gate:
                 raise ApiError("invalid", str(error)) from None
         return _replay(body, receive)
 
-    def finish(self, scope: Scope, status: int, seconds: float, problem: str | None) -> None:
+    def finish(self, scope: Scope, status: int, seconds: float, problem: str | None, bytes_out: int) -> None:
         """Take note of an answer."""
         route = scope.get("route")
         template = getattr(route, "path", None) or ("static" if "/static/" in scope["path"] else "none")
         principal: Principal | None = scope.get("runstone.principal")
         user = principal.name if principal is not None else None
-        self._counters.note(scope["method"], template, status, seconds)
+        told = _Headers(scope).one("content-length")
+        bytes_in = int(told) if told is not None and told.isdigit() and len(told) < 20 else 0
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._counters.note(method, template, status, seconds, bytes_in=bytes_in, bytes_out=bytes_out)
         fields = {
             "id": scope["runstone.id"],
             "method": scope["method"],
@@ -196,19 +216,25 @@ class Gate:
         self._log("request", **fields, **({"problem": problem} if problem else {}))
 
     async def note_change(self, scope: Scope, status: int) -> None:
-        """Add what somebody changed, or tried to, to the audit log."""
+        """Add what somebody changed, or tried to, to the audit log; where that cannot be, to the log of the server."""
         principal: Principal | None = scope.get("runstone.principal")
         route = scope.get("route")
         action = f"{scope['method']} {getattr(route, 'path', scope['path'])}"
         user = principal.name if principal is not None else str(scope.get("runstone.user", "nobody"))
-        await run_in_threadpool(
-            self._authenticator.accounts.note,
-            user,
-            action,
-            scope["runstone.path"],
-            address=_address(scope),
-            status=status,
-        )
+        target, address = scope["runstone.path"], _address(scope)
+        try:
+            note = self._authenticator.accounts.note
+            await run_in_threadpool(note, user, action, target, address=address, status=status)
+        except Exception as error:  # the answer is sent: whatever keeps the line from its table, it is not lost
+            self._counters.audit_lines_elsewhere += 1
+            problem = f"{type(error).__name__}: {error}"[:500]
+            told = {"user": user, "action": action, "target": target[:1_000], "address": address, "status": status}
+            self._log("audit", id=scope["runstone.id"], **told, problem=problem)
+
+    @property
+    def config(self) -> ServerConfig:
+        """How the server is set up."""
+        return self._config
 
     @property
     def limits(self) -> Limits:
@@ -240,9 +266,10 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._status = 0
+        self._bytes_out = 0
         self._is_over = False
         scope["runstone.id"] = secrets.token_hex(8)
-        scope["runstone.path"] = route_path(scope)
+        resolve(scope, gate.config)
 
     async def run(self) -> None:
         gate, started = self._gate, time.perf_counter()
@@ -251,8 +278,9 @@ class _Exchange:
         try:
             if gate.counters.in_flight > gate.limits.requests:
                 raise ApiError("unavailable", "the server is busy; try again", headers={"Retry-After": "1"})
-            receive = await gate.admit(self._scope, self._receive)
-            await self._answered(receive)
+            async with gate.turn(self._scope["runstone.path"]):
+                receive = await gate.admit(self._scope, self._receive)
+                await self._answered(receive)
         except ApiError as error:
             problem = error.message
             await self._refuse(error)
@@ -261,10 +289,12 @@ class _Exchange:
             await self._refuse(of_defect(self._scope["runstone.id"]))
         finally:
             gate.counters.in_flight -= 1
-            gate.finish(self._scope, self._status, time.perf_counter() - started, problem)
+            gate.finish(self._scope, self._status, time.perf_counter() - started, problem, self._bytes_out)
         # Bytes of runs come many times a second; that a run is opened and finished is noted.
         path = self._scope["runstone.path"]
         is_quiet = self._status < 400 and (is_for_bytes(path) or is_frequent(path))
+        # Who has not said who they are could fill the disk with lines; these are in the server's log.
+        is_quiet = is_quiet or (self._scope.get("runstone.principal") is None and path != "/api/login")
         if self._scope["method"] in UNSAFE and not is_quiet:
             await gate.note_change(self._scope, self._status)
 
@@ -293,6 +323,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             message = {**message, "headers": with_headers(message.get("headers", []), self._scope["runstone.id"])}
+        self._bytes_out += len(message.get("body", b""))
         await self._send(message)
 
     async def _refuse(self, error: ApiError) -> None:
@@ -310,14 +341,6 @@ def with_headers(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tu
     return [*headers, *added, (b"x-request-id", request_id.encode())]
 
 
-def route_path(scope: Scope) -> str:
-    """Return the path of a request below the prefix under which a proxy shows the server."""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :] or "/"
-    return path
-
-
 def host_of(text: str) -> str | None:
     """Return the name in a Host header, lower case, without the port and brackets; `None` where it is none."""
     try:
@@ -330,14 +353,20 @@ def host_of(text: str) -> str | None:
     return parts.hostname
 
 
-def _check_origin(headers: _Headers) -> None:
-    """Refuse a change that another site asks for (CSRF)."""
-    if headers.one("sec-fetch-site") not in (None, "same-origin", "none"):
+def _check_origin(headers: _Headers, forwarded_host: str | None) -> None:
+    """Refuse a change that another site asks for (CSRF).
+
+    Args:
+        headers: Of the request.
+        forwarded_host: The `Host` that the browser sent, where a proxy that is believed tells it.
+    """
+    site = headers.one("sec-fetch-site")
+    if site not in (None, "same-origin", "none"):
         raise ApiError("forbidden", "this request comes from another site")
     origins = headers.all("origin")
     if not origins:
         return
-    own = {headers.one("host"), headers.one("x-forwarded-host")} - {None}
+    own = {headers.one("host"), forwarded_host} - {None}
     try:
         parts = urlsplit(origins[0])
         netloc = parts.netloc
@@ -345,7 +374,10 @@ def _check_origin(headers: _Headers) -> None:
         netloc = ""
     standard = {"http": ":80", "https": ":443"}.get(parts.scheme if netloc else "", "")
     known = {name.lower().removesuffix(standard) if standard else name.lower() for name in own if name}
-    if len(origins) != 1 or not netloc or netloc.lower().removesuffix(standard or "\0") not in known:
+    # Only a browser can say that a request comes from its own site, and no proxy changes that word: where one puts
+    # another Host in the place of the browser's, this is how the page still works.
+    is_known = site == "same-origin" or netloc.lower().removesuffix(standard or "\0") in known
+    if len(origins) != 1 or not netloc or not is_known:
         raise ApiError("forbidden", f"this request comes from another site: {origins[0]!r:.100}")
 
 

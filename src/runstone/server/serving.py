@@ -16,8 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runstone.errors import InvalidConfig
 from runstone.index.accounts import Accounts
+from runstone.sealing.process import sealed_meanwhile
 from runstone.server.app import create_app
 from runstone.server.auth import LocalKeys
+from runstone.server.carrying import content_carried
 from runstone.server.config import ServerConfig
 from runstone.server.logs import Log
 from runstone.workspace import Workspace
@@ -84,9 +86,7 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            root_path=config.root_path,
-            proxy_headers=bool(config.trusted_proxies),
-            forwarded_allow_ips=list(config.trusted_proxies),
+            proxy_headers=False,  # the gate knows whom to believe
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
             h11_max_incomplete_event_size=_HEAD_BYTES,
@@ -95,7 +95,11 @@ def serve(
     )
     server.state.log("started", url=url, workspace=workspace.path.name)
     try:
-        with _ended_by_signals(running):
+        with (
+            _ended_by_signals(running),
+            content_carried(workspace, server.state.log),
+            sealed_meanwhile(workspace.path, lambda problem: server.state.log("not_sealing", problem=problem)),
+        ):
             running.run(sockets=[listening])
     finally:
         listening.close()

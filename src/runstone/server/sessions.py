@@ -13,14 +13,14 @@ def cookie_name(config: ServerConfig) -> str:
     return f"runstone_session_{config.port}" if config.port else "runstone_session"
 
 
-def set_session(answer: Response, config: ServerConfig, session: str) -> None:
-    """Let a browser keep a session: no script can read it, and no other site sends it."""
+def set_session(answer: Response, config: ServerConfig, session: str, *, scheme: str) -> None:
+    """Let a browser keep a session: no script can read it, and no other site sends it; after `https`, only by that."""
     answer.set_cookie(
         cookie_name(config),
         session,
         max_age=int(SESSION_S),
         path=config.root_path or "/",
-        secure=config.tls_cert is not None,
+        secure=scheme == "https",
         httponly=True,
         samesite="strict",
     )

@@ -98,8 +98,22 @@ def check_access(request: Request) -> None:
         )
 
 
-StateOf = Annotated[State, Depends(state_of)]
-PrincipalOf = Annotated[Principal, Depends(principal_of)]
+# FastAPI runs plain functions in threads: each would wait for one of its own before a request begins.
+async def checked_access(request: Request) -> None:
+    """`check_access` as a dependency of routes."""
+    check_access(request)
+
+
+async def _state(request: Request) -> State:
+    return state_of(request)
+
+
+async def _principal(request: Request) -> Principal:
+    return principal_of(request)
+
+
+StateOf = Annotated[State, Depends(_state)]
+PrincipalOf = Annotated[Principal, Depends(_principal)]
 
 
 def reach_folder(state: State, principal: Principal, run_id: str, role: Role = Role.VIEWER) -> Path:

@@ -11,7 +11,7 @@ from runstone.serving.places import Place, log_folder
 if TYPE_CHECKING:
     from runstone.serving.app import Serving
 
-__all__ = ["Bounds", "LogConfig", "Place", "ServingConfig", "create_app", "log_folder", "serve"]
+__all__ = ["Bounds", "LogConfig", "Place", "ServingConfig", "create_app", "log_folder", "serve", "serve_on_ray"]
 
 
 def create_app(place: Place, config: ServingConfig) -> Serving:
@@ -36,6 +36,13 @@ def serve(place: Place, config: ServingConfig, **options: Any) -> None:
     with _told():
         from runstone.serving import process
     process.serve(place, config, **options)
+
+
+def serve_on_ray(place: Place, config: ServingConfig, **options: Any) -> None:
+    """Serve a model on Ray Serve until the process is asked to end; see `runstone.serving.rayserve.serve`."""
+    with _told():
+        from runstone.serving import rayserve
+    rayserve.serve(place, config, **options)
 
 
 class _told:

@@ -34,7 +34,8 @@ from runstone.serving.answers import as_json
 from runstone.serving.batching import ModelFailed
 from runstone.serving.bodies import JSON, parsed
 from runstone.serving.describing import add_predict
-from runstone.serving.predictionlog import Prediction, add_labels, new_request_id
+from runstone.serving.labels import add_labels
+from runstone.serving.predictionlog import Prediction, new_request_id
 from runstone.serving.service import Service
 
 _OPEN = frozenset({"/health", "/ready"})

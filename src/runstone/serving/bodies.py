@@ -95,7 +95,9 @@ def _gathered(batches: Any, most_rows: int) -> Any:
     found, rows = [], 0
     for batch in batches:
         rows += batch.num_rows
+        batch.validate()  # sizes that lie would be read far beyond the body
         _check_size(rows, most_rows, batch.num_columns, batch.nbytes)
+        batch.validate(full=True)
         found.append(batch)
     return pa.Table.from_batches(found, schema=batches.schema)
 

@@ -7,10 +7,10 @@ arrays over and go on: a thread makes rows of them, and what it cannot keep up w
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
-import re
 import secrets
 import threading
 import time
@@ -21,18 +21,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from runstone.errors import NotFound
+from runstone.monitoring.tables import labelled_folder
 from runstone.serving.answers import PREDICTION, as_rows, plain
 from runstone.serving.config import LogConfig
 from runstone.serving.counts import Counts
+from runstone.serving.labels import PARTIAL, SUFFIX
 from runstone.serving.rows import ONLY, Columns
 
-PARTIAL = ".partial"
-_SUFFIX = ".jsonl"
 _TICK_S = 1.0
-_REQUEST = re.compile(r"[0-9a-f]{32}")
-# Between the time in a request's id and its row lie the model's time and the queue.
-_LATE_NS = 120 * 10**9
 
 
 def new_request_id() -> str:
@@ -93,13 +89,11 @@ class PredictionLog:
 
     def _finish_left(self) -> None:
         """Close parts of this place that a process left behind when it died: all but a torn last line is good."""
-        for path in self._folder.glob(f"*-{self._worker}{_SUFFIX}{PARTIAL}"):
-            pid = int(path.name.split("-")[1]) if path.name.count("-") == 2 else 0
-            if pid and pid != os.getpid() and Path(f"/proc/{pid}").exists():
-                continue
-            with contextlib.suppress(OSError):
-                body = path.read_bytes()
-                path.write_bytes(body[: body.rfind(b"\n") + 1])
+        for path in self._folder.glob(f"*-{self._worker}{SUFFIX}{PARTIAL}"):
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of a process that lives it is locked: left alone
+                body = file.read()
+                file.truncate(body.rfind(b"\n") + 1)
                 path.rename(path.with_name(path.name.removesuffix(PARTIAL)))
 
     def _write_all(self) -> None:
@@ -139,29 +133,32 @@ class PredictionLog:
         part, self._part = self._part, None
         if part is not None:
             part.close()
-            self._bound()
+            for folder in (self._folder, labelled_folder(self._folder)):
+                _bound(folder, self._config.most_bytes)
 
-    def _bound(self) -> None:
-        """Remove the oldest parts beyond what may be kept."""
-        sizes = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}"), reverse=True):
-            with contextlib.suppress(OSError):  # another process removes, too
-                sizes.append((path, path.stat().st_size))
-        kept = 0
-        for path, size in sizes:
-            kept += size
-            if kept > self._config.most_bytes:
-                path.unlink(missing_ok=True)
+
+def _bound(folder: Path, most_bytes: int) -> None:
+    """Remove the oldest parts beyond what may be kept."""
+    sizes = []
+    for path in sorted(folder.glob(f"*{SUFFIX}"), reverse=True):
+        with contextlib.suppress(OSError):  # another process removes, too
+            sizes.append((path, path.stat().st_size))
+    kept = 0
+    for path, size in sizes:
+        kept += size
+        if kept > most_bytes:
+            path.unlink(missing_ok=True)
 
 
 class _Part:
-    """A part that is being written."""
+    """A part that is being written: locked, so that others know that somebody does."""
 
     def __init__(self, folder: Path, worker: int) -> None:
-        name = f"{time.time_ns():020d}-{os.getpid()}-{worker}{_SUFFIX}"
+        name = f"{time.time_ns():020d}-{os.getpid()}-{worker}{SUFFIX}"
         self._path = folder / name
         self._writing = folder / f"{name}{PARTIAL}"
         self._file: IO[str] = self._writing.open("x", encoding="utf-8")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         self._begun = time.monotonic()
         self.rows = 0
 
@@ -205,69 +202,4 @@ def _inputs(columns: Columns) -> dict[str, list[Any]]:
             continue
         flat = array.reshape(len(array), -1)
         found |= {f"x{place}": plain(flat[:, place]) for place in range(flat.shape[1])}
-    return found
-
-
-# --- labels ----------------------------------------------------------------------------------------------------------
-
-
-def labelled_folder(folder: Path) -> Path:
-    """Return where rows go whose label came later: beside the log, since a closed part never changes."""
-    return folder.with_name(f"{folder.name}.labelled")
-
-
-def add_labels(folder: Path, request: str, labels: Mapping[int, Any]) -> int:
-    """Write the rows of a request again, with their labels, into a part of its own beside the log.
-
-    Args:
-        folder: Of the log.
-        request: Id from the answer.
-        labels: By row.
-
-    Returns:
-        How many rows there were.
-
-    Raises:
-        NotFound: the log does not have the request, or not these rows.
-    """
-    found = _rows_of(folder, request) if _REQUEST.fullmatch(request) else {}
-    if not found:
-        raise NotFound(f"request {request!r:.80} is not in the prediction log; only a share is kept, and not for ever")
-    if missing := sorted(labels.keys() - found.keys()):
-        raise NotFound(f"request {request} has no row {missing[0]}; it has {len(found)} rows, counted from 0")
-    target = labelled_folder(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    name = f"{time.time_ns():020d}-{request[-8:]}{_SUFFIX}"
-    rows = [{**found[row], "label": label} for row, label in sorted(labels.items())]
-    writing = target / f"{name}{PARTIAL}"
-    writing.write_text("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), "utf-8")
-    writing.rename(target / name)
-    return len(rows)
-
-
-def _rows_of(folder: Path, request: str) -> dict[int, dict[str, Any]]:
-    asked_at = int(request[:16], 16)
-    found: dict[int, dict[str, Any]] = {}
-    passed: set[str] = set()
-    paths = [*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*{_SUFFIX}{PARTIAL}")]
-    for path in sorted(paths, reverse=True):
-        begun, _dash, rest = path.name.partition("-")
-        writer = rest.partition(".")[0]
-        if not begun.isdigit() or writer in passed or int(begun) > asked_at + _LATE_NS:
-            continue
-        if int(begun) <= asked_at:  # earlier parts of this writer were closed before
-            passed.add(writer)
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except FileNotFoundError:  # closed meanwhile, or removed
-            closed = path.with_name(path.name.removesuffix(PARTIAL))
-            lines = closed.read_text("utf-8").splitlines() if closed.exists() else []
-        for line in lines:
-            if request in line:
-                with contextlib.suppress(ValueError):  # the last line of a part that is being written
-                    row = json.loads(line)
-                    if row["request"] == request:
-                        found[row["row"]] = row
-        if found:
-            break
     return found

@@ -25,11 +25,12 @@ from runstone.errors import RunstoneError
 from runstone.server.logs import Log
 from runstone.server.serving import bound_socket
 from runstone.serving.app import create_app
-from runstone.serving.config import Bounds, LogConfig, ServingConfig
+from runstone.serving.config import ServingConfig
 from runstone.serving.counts import Counts
+from runstone.serving.passing import as_json, config_of, place_of
 from runstone.serving.places import Place
+from runstone.serving.recording import deployed, recorder
 from runstone.serving.service import Service
-from runstone.serving.sources import Served
 
 _KEEP_ALIVE_S = 30
 _GRACE_S = 10
@@ -59,31 +60,29 @@ def serve(place: Place, config: ServingConfig, *, announce: Callable[[str], None
         url = f"http://{host}:{port}"
         config = dataclasses.replace(config, port=port)
         if config.workers == 1:
-            service = Service(
-                place.source(config.bounds.rows), config, log=log, on_change=_recorder(place, config, url)
-            )
+            service = Service(place.source(config.bounds.rows), config, log=log, on_change=recorder(place, config, url))
             running = _server(service)
-            with _deployed(place, config, url, service.served.version, log), _ended_by(running):
+            with deployed(place, config, url, service.served.version, log), _ended_by(running):
                 announce(url)
                 running.run(sockets=[listening])
             return
         version = place.source(config.bounds.rows).version()
-        with _deployed(place, config, url, version, log):
+        with deployed(place, config, url, version, log):
             _Workers(place, config, listening, url, log).run(announce)
 
 
 def run_worker(told: dict[str, Any]) -> None:
     """Serve as one of several processes, as `serve` describes it on standard input."""
-    place, config = _place_of(told["place"]), _config_of(told["config"])
+    place, config = place_of(told["place"]), config_of(told["config"])
     worker = told["worker"]
     listening = socket.socket(fileno=told["socket"])
     listening.setblocking(False)
-    on_change = _recorder(place, config, told["url"]) if worker == 0 else None
+    on_change = recorder(place, config, told["url"]) if worker == 0 else None
     service = Service(
         place.source(config.bounds.rows),
         config,
         worker=worker,
-        counts_file=Path(told["counts"]),
+        counts=Counts(Path(told["counts"]), worker, config.workers),
         on_change=on_change,
     )
     running = _server(service)
@@ -126,8 +125,8 @@ class _Workers:
 
     def _start(self, worker: int, counts: Path) -> None:
         told = {
-            "place": _as_json(self._place),
-            "config": _as_json(self._config),
+            "place": as_json(self._place),
+            "config": as_json(self._config),
             "worker": worker,
             "socket": self._listening.fileno(),
             "counts": str(counts),
@@ -213,61 +212,6 @@ def _ended_by(running: uvicorn.Server) -> Iterator[None]:
 
     with _handled(end):
         yield
-
-
-# --- the model's history ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _deployed(place: Place, config: ServingConfig, url: str, version: str, log: Log) -> Iterator[None]:
-    """Enter into the model's history that it works here, and that it does not any more."""
-    record = _recorder(place, config, url)
-    model = place.registered() if record is not None else None
-    if model is None or config.deployment is None:
-        yield
-        return
-    model.record_deployment(version, config.deployment, url=url, replicas=config.workers, reason="serving began")
-    try:
-        yield
-    finally:
-        try:
-            model.end_deployment(config.deployment, reason="serving ended")
-        except (RunstoneError, OSError) as error:  # somebody else took the place: the end is no failure
-            log("not_recorded", model=model.state().name, problem=str(error))
-
-
-def _recorder(place: Place, config: ServingConfig, url: str) -> Callable[[Served], None] | None:
-    """Return what enters another version into the history."""
-    target = config.deployment
-    if target is None or place.ref is None:
-        return None
-
-    def record(served: Served) -> None:
-        model = place.registered()
-        if model is not None:
-            model.record_deployment(
-                served.version, target, url=url, replicas=config.workers, reason=f"{place.ref} points to it"
-            )
-
-    return record
-
-
-# --- other processes -------------------------------------------------------------------------------------------------
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(dataclasses.asdict(value), default=str))
-
-
-def _place_of(raw: dict[str, Any]) -> Place:
-    return Place(Path(raw["path"]), raw["ref"], raw["is_trusted"])
-
-
-def _config_of(raw: dict[str, Any]) -> ServingConfig:
-    log = dict(raw["log"])
-    log["folder"] = None if log["folder"] is None else Path(log["folder"])
-    fields = {**raw, "allowed_hosts": tuple(raw["allowed_hosts"]), "bounds": Bounds(**raw["bounds"])}
-    return ServingConfig(**{**fields, "log": LogConfig(**log)})
 
 
 class _GuardedProtocol(HttpToolsProtocol):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from runstone.errors import RunstoneError
@@ -35,7 +34,7 @@ class Service:
         config: As above.
         log: Where lines go.
         worker: Which process this is.
-        counts_file: What several processes count in.
+        counts: What it counts in; default: its own.
         on_change: Told of each version that took the place of another; may fail, which is told in the log.
     """
 
@@ -46,12 +45,12 @@ class Service:
         *,
         log: Log | None = None,
         worker: int = 0,
-        counts_file: Path | None = None,
+        counts: Counts | None = None,
         on_change: Callable[[Served], None] | None = None,
     ) -> None:
         self.config = config
         self.log = log or Log()
-        self.counts = Counts(counts_file, worker, config.workers)
+        self.counts = counts or Counts()
         self.batcher = Batcher(
             most_waiting=config.bounds.waiting,
             most_rows=config.bounds.batch_rows,

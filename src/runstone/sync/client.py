@@ -207,23 +207,33 @@ def _whole(answer: http.client.HTTPResponse) -> bytes:
     return data
 
 
-def _refusal(answer: http.client.HTTPResponse, address: Address) -> RunstoneError:
+def error_of(status: int, told: Mapping[str, Any], wait_s: float | None = None) -> Unreachable | Refused:
+    """Return what a server's no means: for now, that there is no such thing, or for good.
+
+    Args:
+        status: Of HTTP.
+        told: `message` and `details`.
+        wait_s: How long it asked to wait.
+    """
+    message = str(told["message"])
+    if status in _FOR_A_MOMENT:
+        return Unreachable(message, wait_s)
+    return (NotThere if status == 404 else Refused)(message, status, dict(told.get("details") or {}))
+
+
+def _refusal(answer: http.client.HTTPResponse, address: Address) -> Unreachable | Refused:
     data = b""
     with contextlib.suppress(OSError, http.client.HTTPException):
         data = answer.read(1 << 20)
-    message, details = f"{address} answered {answer.status} {answer.reason}", {}
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        told = json.loads(data)["error"]
-        message, details = str(told["message"]), dict(told.get("details") or {})
-    if answer.status in _FOR_A_MOMENT:
-        wait = answer.headers.get("Retry-After", "")
-        return Unreachable(message, float(wait) if wait.isdigit() else None)
     if answer.status < 400:
         return Refused(
             f"{address} sends elsewhere ({answer.headers.get('Location', '')!r:.200}); name that", answer.status
         )
-    kind = NotThere if answer.status == 404 else Refused
-    return kind(message, answer.status, details)
+    wait = answer.headers.get("Retry-After", "")
+    wait_s = float(wait) if wait.isdigit() else None
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return error_of(answer.status, json.loads(data)["error"], wait_s)
+    return error_of(answer.status, {"message": f"{address} answered {answer.status} {answer.reason}"}, wait_s)
 
 
 def _reason(error: Exception) -> str:

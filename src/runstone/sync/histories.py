@@ -58,11 +58,8 @@ def take_event(workspace: Path, blobs: Blobs, kind: str, name: str, line: str) -
     told = _told(data)
     if told.get("seq") == 1 and told.get("name") != name:
         raise InvalidValue(f"the history of {told.get('name')!r:.80} does not begin that of {name!r:.80}")
-    for content in _hashes(told):
-        if content not in blobs:
-            raise NotFound(
-                f"an event of {name!r:.80} names the content {content[:16]}…, which is not here: send it first"
-            )
+    for content in blobs.lacking(_hashes(told)):
+        raise NotFound(f"an event of {name!r:.80} names the content {content[:16]}…, which is not here: send it first")
     return ledger_of(workspace, kind, name).take(data)
 
 
@@ -71,9 +68,10 @@ def contents_of(workspace: Path, blobs: Blobs, kind: str, name: str) -> set[str]
     found: set[str] = set()
     for line in events_of(workspace, kind, name):
         found |= set(_hashes(_told(line.encode())))
-    here = {content for content in found if content in blobs}
+    here = found - blobs.lacking(found)
     for content in sorted(here):
-        here |= {inner for inner in _in_manifest(blobs, content) if inner in blobs}
+        inner = set(_in_manifest(blobs, content))
+        here |= inner - blobs.lacking(inner)
     return here
 
 

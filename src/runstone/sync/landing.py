@@ -7,11 +7,13 @@ sends reads as any run does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from runstone.names import check_name, check_run_id, folder_name
 from runstone.runlog import format as fmt
 from runstone.runlog.blocks import BLOCKS, write_blocks
 from runstone.runlog.changes import announce
-from runstone.runlog.copying import sync_tree
 from runstone.runlog.liveness import write_copied_status
 from runstone.runlog.portions import SLOT
 from runstone.runlog.reader import read_journal
@@ -34,6 +35,7 @@ from runstone.runlog.tail import SEALED
 from runstone.runlog.writer import clear_stop, stop_word
 from runstone.runlog.zoom import LEVELS, write_levels
 from runstone.sync.kinds import CONSOLE_END_BYTES, Kind, is_private, kind_of, names_in, seq_of, writer_of
+from runstone.sync.wholes import mark_whole, unmark
 from runstone.sync.wire import Parcel, Piece, WriterReport
 
 _MOST_FILES = 20_000
@@ -41,6 +43,8 @@ _LOCKS = 256
 _ROLES = frozenset({"main", "child", "launcher", "edit"})
 _READ_BYTES = 1 << 20
 _TABLES_KEPT = 2_000
+# One after the other, each waits for a commit of the file system; together, many share one.
+_SYNCED_AT_ONCE = 16
 _FILLED = (Kind.SIDE, Kind.SLOTS)
 
 
@@ -88,7 +92,7 @@ class Landing:
         self._known_lock = threading.Lock()
 
     def open(self, run_id: str, project: str) -> tuple[Path, bool]:
-        """Return the folder of a run, and whether it was made now.
+        """Return the folder of a run, and whether it was made now: `keep` brings it to the disk.
 
         Raises:
             InvalidName: the id or the project is not legal.
@@ -102,8 +106,16 @@ class Landing:
                     raise AlreadyExists(f"a run of another project has the id {run_id!r}")
                 return target, False
             target.mkdir(parents=True)
-            sync_folder(target.parent)
         return target, True
+
+    def keep(self, folders: Iterable[Path]) -> None:
+        """Bring folders that were made to the disk, before somebody is told of them.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        for parent in {folder.parent for folder in folders}:
+            sync_folder(parent)
 
     def land(self, folder: Path, parcel: Parcel) -> Landed:
         """Write a parcel; nothing of it is written where a piece cannot be.
@@ -122,6 +134,8 @@ class Landing:
             for report in parcel.writers:
                 check.report(report)
             self._begin_attempt(folder, check)
+            if parcel.pieces:
+                unmark(folder)
             sizes = {piece.file: _write(folder, directory, piece) for piece in parcel.pieces}
             for name in parcel.gone:
                 with contextlib.suppress(FileNotFoundError):
@@ -137,14 +151,33 @@ class Landing:
         """Return what is here of a run that a client may have sent."""
         return {name: _state_of(folder / name) for name in names_in(folder)}
 
-    def finish(self, folder: Path) -> dict[str, FileState]:
-        """Bring a run to the disk and return what is here: the client forgets it then."""
-        with self._lock(folder.name):
-            if not folder.is_dir():
-                raise RunNotFound(f"there is no run {folder.name!r}")
-            sync_tree(folder)
+    def finish(self, folders: Iterable[Path]) -> dict[Path, dict[str, FileState]]:
+        """Bring runs to the disk and return what is here of each: the client forgets them then.
+
+        Args:
+            folders: Of the runs; those that are gone are left out.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        found = {}
+        for folder in folders:
+            with self._lock(folder.name):
+                if folder.is_dir():
+                    found[folder] = self.state(folder)
+        _sync_all(found)  # after they were read: what is told is on the disk
+        for folder in found:
             announce(folder)
-            return self.state(folder)
+        return found
+
+    def note_whole(self, folder: Path) -> None:
+        """Note that the client compared a run, and has seen that all of it is here.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        with self._lock(folder.name):
+            mark_whole(folder)
 
     def sealed_writers(self, folder: Path) -> set[str]:
         """Return the writers whose metric logs were put into one file here: they need not be sent."""
@@ -480,6 +513,28 @@ def _state_of(path: Path) -> FileState:
             hasher.update(data)
             size += len(data)
     return FileState(size, hasher.hexdigest())
+
+
+def _sync_all(folders: Iterable[Path]) -> None:
+    """Bring all files of some folders, and their names, to the disk."""
+    paths = [str(path) for folder in folders for path in (*folder.iterdir(), folder)]
+    if paths:
+        with ThreadPoolExecutor(min(_SYNCED_AT_ONCE, len(paths)), "runstone-sync") as pool:
+            list(pool.map(_sync, paths))
+
+
+def _sync(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # sealed meanwhile, by who brings to the disk what takes its place
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems refuse it for folders
+            raise
+    finally:
+        os.close(fd)
 
 
 def _read(directory: int, name: str, offset: int, size: int) -> bytes:

@@ -15,6 +15,7 @@ from runstone.bundle import import_bundle, write_bundle
 from runstone.errors import AlreadyExists, FormatError, NotFound
 from runstone.runlog.reader import read_journal
 from runstone.sync.address import Address, token_for
+from runstone.sync.batches import Problems, open_runs, send_parcels
 from runstone.sync.client import Client, NotThere, Refused
 from runstone.sync.fetching import fetch_content, fetch_contents, fetch_run, ids_of
 from runstone.sync.histories import KINDS, Kind, contents_of, events_of, hashes_in, histories_in, take_event
@@ -190,11 +191,16 @@ def _send_run(client: Client, blobs: Blobs, folder: Path, moving: Moving) -> Mov
             client.get(f"/api/sync/runs/{folder.name}/files")
         except NotThere:
             is_new = True
-        while shipper.step(beat_s=1e18) or shipper.step_content():
-            pass
-        if not shipper.is_open:
-            return Moved("runs", folder.name, "different", "its first writer has not said yet what it is")
-        client.post(f"/api/sync/runs/{folder.name}/finish")
+        while True:
+            if not shipper.is_open:
+                _raise(open_runs(client, [shipper]))
+            if not shipper.is_open:
+                return Moved("runs", folder.name, "different", "its first writer has not said yet what it is")
+            sending = send_parcels(client, [shipper], beat_s=1e18)
+            _raise(sending.problems)
+            if not sending.sent and not shipper.step_content():
+                break
+        client.post("/api/sync/finish", {"run_ids": [folder.name]})
     except Refused as error:
         if error.status in (401, 403):
             raise
@@ -205,6 +211,11 @@ def _send_run(client: Client, blobs: Blobs, folder: Path, moving: Moving) -> Mov
     moving.content_bytes += shipper.content_bytes
     outcome: Outcome = "new" if is_new else "grown" if shipper.sent_bytes else "unchanged"
     return Moved("runs", folder.name, outcome, "", shipper.sent_bytes)
+
+
+def _raise(problems: Problems) -> None:
+    for error in problems.values():
+        raise error
 
 
 def _send_history(client: Client, source: Workspace, kind: Kind, name: str, count: int, moving: Moving) -> Moved:

@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from runstone.blobs import Blobs
 from runstone.errors import FormatError, RunstoneError
 from runstone.gc import collect
 from runstone.sync.address import token_for
+from runstone.sync.batches import AT_ONCE, Problems, Sending, finish_runs, open_runs, send_parcels
 from runstone.sync.client import Client, Refused, Unreachable
 from runstone.sync.shipping import BEAT_S, RunShipper, print_of
 from runstone.sync.spool import Spool
 
-_POLL_S = 1.0
+_POLL_S, _SHORTEST_POLL_S = 1.0, 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _PATIENCE_S = 86_400.0
 _SLICE_S = 0.5
@@ -96,8 +98,9 @@ class Sender:
         """
         pause_s, answered_at = _FIRST_PAUSE_S, self._clock()
         while True:
+            began = time.monotonic()
             try:
-                has_sent, is_done = self.cycle()
+                has_more, is_done = self.cycle()
             except Unreachable as error:
                 is_living = any(one.is_living for one in self._shippers.values())
                 if self._clock() - answered_at >= patience_s and not is_living:
@@ -112,9 +115,9 @@ class Sender:
                 self._tidy()
                 self._spool.tell(problem="", left=0)
                 return self.sent
-            if not has_sent:
+            if not has_more:
                 self._spool.tell(problem="", left=len(self._shippers))
-                self._sleep(_POLL_S)
+                self._sleep(max(_SHORTEST_POLL_S, _POLL_S - (time.monotonic() - began)))
 
     @property
     def has_work(self) -> bool:
@@ -123,7 +126,7 @@ class Sender:
         return bool(self._shippers)
 
     def cycle(self) -> tuple[bool, bool]:
-        """Send a part of what there is; return whether something was, and whether nothing is left.
+        """Send a part of what there is; return whether there is more to send now, and whether no run is left.
 
         Raises:
             Unreachable: the server cannot now.
@@ -135,79 +138,133 @@ class Sender:
         for path in self._order:
             if path in self._shippers:
                 lanes[self._lane_of[path]].append(path)
-        busy = [lane for lane in lanes if lane]
-        has_sent = False
+        busy = [number for number, lane in enumerate(lanes) if lane]
+        has_more = False
         if len(busy) == 1:
-            has_sent = self._send_lane(busy[0])
+            has_more = self._send_lane(busy[0], lanes[busy[0]])
         elif busy:
             with ThreadPoolExecutor(len(busy), "runstone-sync") as pool:
-                results = [pool.submit(self._send_lane, lane) for lane in busy]
-            has_sent = any([result.result() for result in results])  # noqa: C419 (whoever raised is to be heard)
+                results = [pool.submit(self._send_lane, number, lanes[number]) for number in busy]
+            has_more = any([result.result() for result in results])  # noqa: C419 (whoever raised is to be heard)
         self.sent.left = len(self._shippers)
-        return has_sent, not self._shippers
+        return has_more, not self._shippers
 
-    def _send_lane(self, lane: list[Path]) -> bool:
-        """Send a part of some runs over one connection; return whether something was sent."""
-        shippers = self._shippers
-        living = [path for path in lane if shippers[path].is_living]
+    def _send_lane(self, number: int, lane: list[Path]) -> bool:
+        """Send a part of some runs over one connection; return whether there is more to send now.
+
+        Raises:
+            Unreachable: the server cannot now, at least for one of them.
+        """
+        client, shippers = self._clients[number], [self._shippers[path] for path in lane]
+        living = [one for one in shippers if one.is_living]
         alive = set(living)
-        waiting = [path for path in lane if path not in alive]
         beat_s = BEAT_S if len(living) * len(self._clients) <= _MANY else 4 * BEAT_S
-        has_sent = False
-        for path in living:
-            has_sent |= self._guarded(path, lambda one: one.step(beat_s=beat_s) or one.step_content())
-        limit = time.monotonic() + _SLICE_S
-        for path in waiting:
-            if living and time.monotonic() > limit:
-                break
-            has_sent |= self._guarded(path, lambda one: self._send_ended(one, living=bool(living), limit=limit))
-        return has_sent
+        has_more = self._send_living(client, living, beat_s)
+        limit = time.monotonic() + _SLICE_S if living else float("inf")
+        return self._send_ended(client, [one for one in shippers if one not in alive], limit) or has_more
 
-    def _send_ended(self, shipper: RunShipper, *, living: bool, limit: float) -> bool:
-        """Send what is left of a run that ended; as a whole, or for a moment where others go on."""
-        has_sent = False
-        while True:
-            if shipper.step() or shipper.step_content():
-                has_sent = True
-            elif not shipper.is_open:
-                return has_sent  # nobody has said yet what run it is
-            else:
-                before = print_of(shipper.folder)
-                if not shipper.finish():
-                    return has_sent
-                if not shipper.is_living and print_of(shipper.folder) == before:
-                    self._done(shipper, before)
-                    return True
-            if living and time.monotonic() > limit:
-                return has_sent
+    def _send_living(self, client: Client, living: list[RunShipper], beat_s: float) -> bool:
+        """Send what is new of runs that go on, a parcel of each; return whether there is more."""
+        self._opened(client, living)
+        waiting, has_more = self._known(living), False
+        while waiting:
+            sending = self._sent(client, waiting, beat_s)
+            for one in sending.idle:
+                has_more |= self._send_content(one)
+            has_more |= bool(sending.more)
+            waiting = sending.rest
+        return has_more
 
-    def _guarded(self, path: Path, work: Callable[[RunShipper], bool]) -> bool:
-        """Do something with a run; one that the server refuses, or that cannot be read, stands back for the others."""
-        shipper = self._shippers[path]
-        before = shipper.sent_bytes, shipper.content_bytes, shipper.content_count
+    def _send_ended(self, client: Client, ended: list[RunShipper], limit: float) -> bool:
+        """Send what is left of runs that ended, until a time where others go on; return whether there is more."""
+        queue, window = deque(ended), list[RunShipper]()
+        place = {one: number for number, one in enumerate(ended)}
+        whole: list[RunShipper] = []
+        while queue or window or whole:
+            if time.monotonic() > limit:
+                return True
+            while queue and len(window) < AT_ONCE:
+                window.append(queue.popleft())
+            self._opened(client, window)
+            window = self._known(window)  # of the others nobody has said yet what run they are
+            sending = self._sent(client, window)
+            with_content = {one for one in sending.idle if self._send_content(one)}
+            whole += self._known([one for one in sending.idle if one not in with_content])
+            if len(whole) >= AT_ONCE or not (sending.sent or with_content or queue):
+                self._finish(client, sorted(whole, key=lambda one: place[one]))
+                whole = []
+            left = {*sending.sent, *sending.rest, *with_content}
+            window = [one for one in window if one in left and one.folder in self._shippers]
+        return False
+
+    def _finish(self, client: Client, shippers: list[RunShipper]) -> None:
+        """Have the server say that it has runs as a whole; those that went on meanwhile stay for the next time."""
+        before = {one: print_of(one.folder) for one in shippers}
+        same, problems = finish_runs(client, shippers)
+        self._take(problems)
+        for one in same:
+            if not one.is_living and print_of(one.folder) == before[one]:
+                self._done(one, before[one])
+
+    def _opened(self, client: Client, shippers: list[RunShipper]) -> None:
+        """Tell the server of those runs that it was not told of."""
+        closed = [one for one in shippers if not one.is_open]
+        problems = open_runs(client, closed)
+        for one in closed:
+            if one.is_open and self._spool.noted("opened", one.run_id) is None:
+                self._spool.note("opened", one.run_id, {"at": self._clock()})
+        self._take(problems)
+
+    def _known(self, shippers: list[RunShipper]) -> list[RunShipper]:
+        return [one for one in shippers if one.is_open and one.folder in self._shippers]
+
+    def _sent(self, client: Client, shippers: list[RunShipper], beat_s: float = BEAT_S) -> Sending:
+        """Send a parcel of each of some runs, of as many as go into one request."""
+        before = sum(one.sent_bytes for one in shippers)
         try:
-            was_open = shipper.is_open
-            has_sent = work(shipper)
-            if shipper.is_open and not was_open and self._spool.noted("opened", shipper.run_id) is None:
-                self._spool.note("opened", shipper.run_id, {"at": self._clock()})
-            return has_sent
-        except Refused as error:
-            if error.status == _UNAUTHORIZED:
-                raise Unreachable(
-                    f"{error}; `runstone login {self._spool.address}` keeps a new token", _LONGEST_PAUSE_S
-                ) from None
-            self._refuse(path, str(error))
-        except FormatError as error:
-            self._refuse(path, str(error))
-        except OSError as error:
-            if path.is_dir():
-                self._refuse(path, f"{type(error).__name__}: {error}")
+            sending = send_parcels(client, shippers, beat_s=beat_s)
         finally:
             with self._counting:
-                self.sent.bytes += shipper.sent_bytes - before[0]
-                self.sent.content_bytes += shipper.content_bytes - before[1]
-                self.sent.contents += shipper.content_count - before[2]
-        return True
+                self.sent.bytes += sum(one.sent_bytes for one in shippers) - before
+        self._take(sending.problems)
+        return sending
+
+    def _send_content(self, shipper: RunShipper) -> bool:
+        """Send a part of a content that a run refers to; return whether there was one."""
+        before = shipper.content_bytes, shipper.content_count
+        try:
+            return shipper.step_content()
+        except (Refused, FormatError, OSError) as error:
+            self._take({shipper: error})
+        finally:
+            with self._counting:
+                self.sent.content_bytes += shipper.content_bytes - before[0]
+                self.sent.contents += shipper.content_count - before[1]
+        return False
+
+    def _take(self, problems: Problems) -> None:
+        """Let runs that the server refuses, or that cannot be read, stand back for the others.
+
+        Raises:
+            Unreachable: the server cannot now, for one of them.
+        """
+        later: Unreachable | None = None
+        for shipper, error in problems.items():
+            if isinstance(error, Unreachable):
+                later = error
+            elif isinstance(error, Refused) and error.status == _UNAUTHORIZED:
+                later = Unreachable(
+                    f"{error}; `runstone login {self._spool.address}` keeps a new token", _LONGEST_PAUSE_S
+                )
+            elif isinstance(error, OSError):
+                if shipper.folder.is_dir():
+                    self._refuse(shipper.folder, f"{type(error).__name__}: {error}")
+                else:
+                    self._shippers.pop(shipper.folder, None)
+            else:
+                self._refuse(shipper.folder, str(error))
+        if later is not None:
+            raise later
 
     def _find(self) -> None:
         """Take up runs that are new, or went on since the server had them."""

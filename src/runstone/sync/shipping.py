@@ -1,4 +1,4 @@
-"""Sending one run: each byte once, in an order in which a reader there never sees what is not complete.
+"""What is to be sent of one run: each byte once, in an order in which a reader there never sees what is not complete.
 
 Names and texts go before the points that need them, points before the journal that may tell of the end, and that
 before the word that its writer is gone. Files are read the other way round.
@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from runstone.runlog import format as fmt
 from runstone.runlog.liveness import is_alive, read_status
 from runstone.runlog.reader import read_journal
 from runstone.runlog.writer import request_stop, stop_word
-from runstone.sync.client import Client, NotThere, Refused
+from runstone.sync.client import Client, Refused
 from runstone.sync.growing import Growing
 from runstone.sync.kinds import Kind, kind_of, names_in, writer_of, writers_in
-from runstone.sync.wire import PARCEL_BYTES, Parcel, Piece, WriterReport, pack
+from runstone.sync.wire import PARCEL_BYTES, Parcel, Piece, WriterReport
 
 BEAT_S = 5.0
 _WORDS = {"stop": fmt.WORD_STOP, "prune": fmt.WORD_PRUNE}
@@ -35,9 +36,23 @@ _HASHES_AT_ONCE = 1_000
 _CONTENT_BYTES = 4 << 20
 
 
-class RunShipper:
-    """Sends one run to a server.
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A parcel that is to be sent.
 
+    Attributes:
+        parcel: It.
+        is_all: Whether all that is there was sent with it.
+    """
+
+    parcel: Parcel
+    is_all: bool
+
+
+class RunShipper:
+    """Knows what a server has of one run, and what it is to be sent next.
+
+    Args:
     Args:
         folder: Of the run.
         blobs: Where the content lies that it refers to.
@@ -92,58 +107,49 @@ class RunShipper:
         """Whether somebody on this host writes to it."""
         return any(self._is_alive(writer) for writer in self._writers())
 
-    def open(self) -> bool:
-        """Tell the server of the run, and learn what it has; return whether there is a run yet.
+    def hello(self) -> dict[str, Any] | None:
+        """Return what the server is told of the run first, `None` where nobody has said yet what run it is.
 
         Raises:
-            Unreachable, Refused: as `Client.ask` does. `NotThere`: it was removed there.
+            FormatError: a newer version wrote it.
         """
         if not self.project:
             self.project = read_journal(self.folder).project
         if not self.project:
-            return False
-        if self._was_opened:
-            state = self._client.get(f"/api/sync/runs/{self.run_id}")
-        else:
-            state = self._client.post("/api/sync/runs", {"run_id": self.run_id, "project": self.project})
+            return None
+        return {"run_id": self.run_id, "project": self.project, "was_here": self._was_opened}
+
+    def opened(self, state: dict[str, Any]) -> None:
+        """Take in what the server has of the run."""
         self._was_opened = self.is_open = True
         self._growing.clear()
         self._whole.clear()
         self._reported.clear()
         self._take_state(state)
-        return True
 
-    def step(self, *, beat_s: float = BEAT_S) -> bool:
-        """Send the next parcel; return whether there was one, other than a sign of life.
+    def next(self, *, beat_s: float = BEAT_S, most: int = PARCEL_BYTES) -> Outgoing | None:
+        """Return what is to be sent next of a run that is open, `None` where there is nothing.
+
+        Args:
+            beat_s: After so many seconds a sign of life is to be sent, where nothing else is.
+            most: Bytes of it, about.
 
         Raises:
-            Unreachable, Refused: as `Client.ask` does. What was sent last is sent again then.
+            FormatError, OSError: its files cannot be read.
         """
-        if not self.is_open and not self.open():
-            return False
         # Before the files: whoever is gone now has written all of them.
         reports = self._reports()
-        parcel, is_all = self._collect(is_last=not any(one.is_alive for one in reports))
+        parcel, is_all = self._collect(most, is_last=not any(one.is_alive for one in reports))
         told = [one for one in reports if one.is_alive or is_all]
         is_due = self._clock() - self._beat_at >= beat_s and any(one.is_alive for one in reports)
         has_news = any(self._reported.get(one.writer) != one for one in told)
         known = [one for one in told if self._is_known(one.writer, parcel)]
-        if not parcel.pieces and not parcel.gone and not is_due and not has_news:
-            return False
-        if not parcel.pieces and not parcel.gone and not known:
-            return False
-        parcel = Parcel(parcel.pieces, known if is_due or has_news else (), parcel.gone)
-        try:
-            answer = self._client.post(f"/api/sync/runs/{self.run_id}/pieces", pack(parcel))
-        except NotThere:
-            self.is_open = False
-            raise
-        except Refused as error:
-            if error.status != 409 or self._conflicts >= _MOST_CONFLICTS:
-                raise
-            self._conflicts += 1  # something came there otherwise: look what is there
-            self.is_open = False
-            return True
+        if not parcel.pieces and not parcel.gone and not ((is_due or has_news) and known):
+            return None
+        return Outgoing(Parcel(parcel.pieces, known if is_due or has_news else (), parcel.gone), is_all)
+
+    def took(self, parcel: Parcel, answer: dict[str, Any]) -> None:
+        """Take in that the server has a parcel."""
         self.sent_bytes += parcel.size_bytes
         for piece in parcel.pieces:
             if piece.file in self._growing:
@@ -155,7 +161,14 @@ class RunShipper:
             self._reported.update({one.writer: one for one in parcel.writers})
         self._consoles -= set(parcel.gone)
         self._take_word(answer.get("stop"))
-        return bool(parcel.pieces or parcel.gone) or has_news
+
+    def looks_again(self, error: Refused) -> bool:
+        """Return whether a parcel that the server refused is to be made anew, from what it has by then."""
+        self.is_open = False
+        if error.status != 409 or self._conflicts >= _MOST_CONFLICTS:
+            return False
+        self._conflicts += 1  # something came there otherwise: look what is there
+        return True
 
     def step_content(self) -> bool:
         """Send the next part of a content that the run refers to; return whether there was one."""
@@ -171,15 +184,20 @@ class RunShipper:
         self.content_count += self._contents.last_count
         return True
 
-    def finish(self) -> bool:
-        """Have the server bring the run to its disk and compare; return whether it has everything.
+    @property
+    def is_at_home(self) -> bool:
+        """Whether nothing of the run lies elsewhere on this host: else that comes home before the run is whole."""
+        return not any(one.is_spilled for one in self._reports())
+
+    def is_same(self, state: dict[str, Any]) -> bool:
+        """Return whether the server has everything; what it has otherwise is sent again.
+
+        Args:
+            state: What it has, on its disk.
 
         Raises:
-            Unreachable, Refused: as `Client.ask` does.
+            Refused: it has other bytes, time and again.
         """
-        if any(one.is_spilled for one in self._reports()):
-            return False  # what lies elsewhere on this host comes home first
-        state = self._client.post(f"/api/sync/runs/{self.run_id}/finish")
         there = state["files"]
         self._sealed = frozenset(state["sealed"])
         is_same = True
@@ -205,7 +223,7 @@ class RunShipper:
 
     # --- what there is to send ---------------------------------------------------------------------------------------
 
-    def _collect(self, *, is_last: bool) -> tuple[Parcel, bool]:
+    def _collect(self, most: int, *, is_last: bool) -> tuple[Parcel, bool]:
         """Return the next parcel, and whether all that was there is in it, or was sent."""
         names = self._names()
         of = {kind: [name for name in names if kind_of(name) is kind] for kind in Kind}
@@ -215,7 +233,7 @@ class RunShipper:
         for name in of[Kind.JOURNAL]:
             growing = self._of(name, Kind.JOURNAL)
             is_new = not growing.sent
-            piece, more = growing.next(PARCEL_BYTES // 2)
+            piece, more = growing.next(most // 2)
             if piece is None:
                 continue
             if is_new and (opening := _opening(piece)) != piece:
@@ -227,9 +245,9 @@ class RunShipper:
                 journals.append(piece)
             is_all = is_all and not more
         known = {*(name for name in of[Kind.JOURNAL] if self._growing[name].sent), *(one.file for one in first)}
-        room = PARCEL_BYTES - sum(len(piece.data) for piece in first)
+        room = most - sum(len(piece.data) for piece in first)
 
-        def take(kinds: tuple[Kind, ...], most: int) -> tuple[list[Piece], bool]:
+        def take(kinds: tuple[Kind, ...], room: int) -> tuple[list[Piece], bool]:
             found: list[Piece] = []
             has_more = False
             for kind in kinds:
@@ -238,7 +256,7 @@ class RunShipper:
                     if writer is not None and f"journal.{writer}.jsonl" not in known:
                         has_more = True
                         continue
-                    left = most - sum(len(one.data) for one in found)
+                    left = room - sum(len(one.data) for one in found)
                     if left <= fmt.HEADER_BYTES:
                         has_more = True
                         break
@@ -371,6 +389,7 @@ class _Contents:
         self._project = project
         self._unasked = hashes
         self._missing: list[tuple[str, int]] = []
+        self._conflicts = 0
         self.last_bytes = self.last_count = 0
 
     def step(self) -> bool:
@@ -397,8 +416,9 @@ class _Contents:
                 f"/api/sync/contents/{content}", data, project=self._project, offset=offset, size=size
             )
         except Refused as error:
-            if error.status != 409 or not offset:
+            if error.status != 409 or self._conflicts >= _MOST_CONFLICTS:
                 raise
+            self._conflicts += 1
             self._missing[0] = content, 0  # what was there of it went
             return True
         self.last_bytes = len(data)

@@ -1,4 +1,4 @@
-"""What client and server send each other of a run: parcels of pieces. Knows bytes, no HTTP and no files."""
+"""What client and server send each other of runs: batches of parcels of pieces. Knows bytes, no HTTP and no files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from runstone.sync.kinds import Kind, kind_of
 
 FORMAT = 1
 PARCEL_BYTES = 4 << 20
-"""As much a client puts into one parcel; a server takes twice that."""
+"""As much a client puts into one parcel, and into one batch of them; a server takes some times that."""
 MOST_PIECES = 4_096
+MOST_PARCELS = 1_024
+"""Runs of one batch."""
 _HEAD = struct.Struct("<II")
 _WRITER = re.compile("[0-9a-f]{32}")
 _MOST_BYTES = 1 << 44
@@ -106,7 +108,45 @@ def pack(parcel: Parcel) -> bytes:
     return _HEAD.pack(len(told), zlib.crc32(body)) + body
 
 
-def unpack(body: bytes) -> Parcel:
+def pack_batch(parcels: Sequence[tuple[str, Parcel]]) -> bytes:
+    """Return the bytes of parcels of several runs: length and CRC-32 of the JSON, the JSON, the parcels as packed.
+
+    Args:
+        parcels: Each with the id of its run; at most one of a run.
+    """
+    packed = [(run_id, pack(parcel)) for run_id, parcel in parcels]
+    head = {"format": FORMAT, "parcels": [[run_id, len(data)] for run_id, data in packed]}
+    told = json.dumps(head, separators=(",", ":")).encode()
+    return b"".join([_HEAD.pack(len(told), zlib.crc32(told)), told, *(data for _run_id, data in packed)])
+
+
+def unpack_batch(body: bytes) -> list[tuple[str, memoryview]]:
+    """Return the packed parcels of a batch, each with the id that it names: of a run or of none.
+
+    Raises:
+        InvalidValue: it is none, was damaged on its way, or has two parcels of one run.
+        FormatError: a newer version made it.
+    """
+    if len(body) < _HEAD.size:
+        raise InvalidValue("a batch begins with its length and checksum")
+    length, crc = _HEAD.unpack_from(body)
+    told = _head(body[_HEAD.size : _HEAD.size + length], "batch", crc)
+    found: dict[str, memoryview] = {}
+    at, view = _HEAD.size + length, memoryview(body)
+    try:
+        for run_id, size in told["parcels"]:
+            if not isinstance(run_id, str) or run_id in found or len(found) >= MOST_PARCELS:
+                raise ValueError(f"a parcel of {run_id!r:.80} too many")
+            found[run_id] = view[at : at + _count(size)]
+            at += size
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidValue(f"the batch does not hold what a batch holds: {error}") from None
+    if at != len(body):
+        raise InvalidValue("the batch is longer or shorter than it says")
+    return list(found.items())
+
+
+def unpack(body: bytes | memoryview) -> Parcel:
     """Return the parcel that `pack` made.
 
     Raises:
@@ -120,20 +160,27 @@ def unpack(body: bytes) -> Parcel:
         raise InvalidValue("the parcel was damaged on its way")
     if length > len(body) - _HEAD.size:
         raise InvalidValue("the parcel is shorter than it says")
-    try:
-        told = json.loads(body[_HEAD.size : _HEAD.size + length])
-        version = told["format"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise InvalidValue("the head of the parcel is no JSON of this kind") from None
-    if version != FORMAT:
-        raise FormatError(f"a parcel of format {version!r:.20}; this server knows {FORMAT}: upgrade it")
+    told = _head(bytes(body[_HEAD.size : _HEAD.size + length]), "parcel")
     try:
         return _parcel(told, body, _HEAD.size + length)
     except (TypeError, ValueError, KeyError) as error:
         raise InvalidValue(f"the parcel does not hold what a parcel holds: {error}") from None
 
 
-def _parcel(told: dict[str, Any], body: bytes, at: int) -> Parcel:
+def _head(data: bytes, what: str, crc: int | None = None) -> dict[str, Any]:
+    if crc is not None and zlib.crc32(data) != crc:
+        raise InvalidValue(f"the head of the {what} was damaged on its way")
+    try:
+        told: dict[str, Any] = json.loads(data)
+        version = told["format"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise InvalidValue(f"the head of the {what} is no JSON of this kind") from None
+    if version != FORMAT:
+        raise FormatError(f"a {what} of format {version!r:.20}; this server knows {FORMAT}: upgrade it")
+    return told
+
+
+def _parcel(told: dict[str, Any], body: bytes | memoryview, at: int) -> Parcel:
     if len(told["pieces"]) > MOST_PIECES or len(told["writers"]) > MOST_PIECES or len(told["gone"]) > MOST_PIECES:
         raise ValueError(f"more than {MOST_PIECES} pieces")
     pieces = []
@@ -151,7 +198,7 @@ def _parcel(told: dict[str, Any], body: bytes, at: int) -> Parcel:
             raise ValueError(f"{file} is not sent like this")
         if end is not None and kind not in (Kind.WHOLE, Kind.CONSOLE):
             raise ValueError(f"{file} does not become shorter")
-        pieces.append(Piece(file, offset, body[at : at + size], end, content))
+        pieces.append(Piece(file, offset, bytes(body[at : at + size]), end, content))
         at += size
     if at != len(body):
         raise ValueError("there are bytes that belong to no piece")

@@ -144,7 +144,7 @@ def login(given: Login, request: Request, state: StateOf) -> Json:
     principal = state.authenticator.by_token(address, given.token)
     request.scope["runstone.principal"] = principal
     answer = Json({"user": who(principal)})
-    set_session(answer, state.config, state.authenticator.begin_session(given.token))
+    set_session(answer, state.config, state.authenticator.begin_session(given.token), scheme=request.url.scheme)
     return answer
 
 

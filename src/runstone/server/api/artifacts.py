@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from runstone.runinfo import RunInfo
 from runstone.server.api.models import Value
+from runstone.server.api.routing import NamedRoute
 from runstone.server.errors import ApiError
 from runstone.server.files import SANDBOX, check_path, disposition, sent
 from runstone.server.jsons import Json
@@ -20,7 +21,7 @@ from runstone.server.state import PrincipalOf, State, StateOf, access, may_read_
 from runstone.server.zips import zipped
 from runstone.values import Artifact, FileEntry, Record
 
-router = APIRouter(prefix="/api/runs/{run_id}", tags=["artifacts"])
+router = APIRouter(prefix="/api/runs/{run_id}", tags=["artifacts"], route_class=NamedRoute)
 _LOOK = access(Role.VIEWER)
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
@@ -65,6 +66,20 @@ class RecordOut(BaseModel):
     is_here: bool
 
 
+class MediumOut(BaseModel):
+    """A name with its steps: in spans of the first step, the distance to the next, and how many there are."""
+
+    name: str
+    count: int
+    spans: list[tuple[int, int, int]]
+
+
+class MediaOut(BaseModel):
+    """All media and texts of a run."""
+
+    media: list[MediumOut]
+
+
 class Records(BaseModel):
     """Media of one name."""
 
@@ -73,6 +88,14 @@ class Records(BaseModel):
     steps: list[int]
     total: int
     records: list[RecordOut]
+
+
+@router.get("/media", response_model=MediaOut, openapi_extra=_LOOK)
+def media(run_id: str, state: StateOf, principal: PrincipalOf) -> Json:
+    """Return which media and texts a run has and at which steps, but nothing of their content."""
+    info = reach_run(state, principal, run_id)
+    found = [(name, info.record_steps(name)) for name in info.record_names]
+    return Json({"media": [{"name": name, "count": len(steps), "spans": spans(steps)} for name, steps in found]})
 
 
 @router.get("/records", response_model=Records, openapi_extra=_LOOK)
@@ -84,19 +107,22 @@ def records(
     from_step: Step = -(1 << 62),
     to_step: Step = 1 << 62,
     limit: Annotated[int, Query(ge=0, le=1_000)] = 50,
+    steps: Annotated[bool, Query(description="Whether all steps of the name are told.")] = True,
 ) -> Json:
     """Return the media and texts of one name by step; without a name, which names there are."""
     info = reach_run(state, principal, run_id)
-    found = _numbered(info, name) if name is not None else []
-    window = [(index, one) for index, one in found if from_step <= one.step <= to_step]
-    is_theirs = readable_contents(state, principal, info)
+    window = _numbered(info, name, from_step, to_step) if name is not None else []
+    is_theirs, blobs = readable_contents(state, principal, info), state.workspace.blobs
     return Json(
         {
             "name": name or "",
             "names": info.record_names,
-            "steps": sorted({one.step for _index, one in found}),
+            "steps": info.record_steps(name) if name is not None and steps else [],
             "total": len(window),
-            "records": [_record(index, one, is_theirs=is_theirs) for index, one in window[:limit]],
+            "records": [
+                _record(index, one, is_here=lambda content: is_theirs(content) and blobs.may_have(content))
+                for index, one in window[:limit]
+            ],
         }
     )
 
@@ -114,7 +140,7 @@ def record(
 ) -> Response:
     """Return the bytes of one medium."""
     info = reach_run(state, principal, run_id)
-    one = next((one for place, one in _numbered(info, name) if (one.step, place) == (step, index)), None)
+    one = next((one for place, one in _numbered(info, name, step, step) if place == index), None)
     if one is None:
         raise ApiError("not_found", f"{info.name!r:.80} has no {name!r:.80} number {index} at step {step}")
     if one.text is not None or one.hash is None:
@@ -162,8 +188,9 @@ def artifact_zip(run_id: str, name: str, state: StateOf, principal: PrincipalOf)
     """Return all files of an artifact in one ZIP file, not compressed."""
     info = reach_run(state, principal, run_id)
     artifact, is_theirs = _artifact(info, name), readable_contents(state, principal, info)
-    blobs = state.workspace.blobs
-    lacking = [one.path for one in artifact.files if not is_theirs(one.hash) or one.hash not in blobs]
+    theirs = [one.hash for one in artifact.files if is_theirs(one.hash)]
+    sure = set(theirs) - state.workspace.blobs.lacking(theirs)
+    lacking = [one.path for one in artifact.files if one.hash not in sure]
     if lacking:
         raise ApiError("not_found", f"{len(lacking)} files of {name!r:.80} are not here, such as {lacking[0]!r:.80}")
     headers = {"Content-Disposition": disposition(f"{name}.zip"), "Content-Security-Policy": SANDBOX}
@@ -188,7 +215,7 @@ def artifact(run_id: str, name: str, state: StateOf, principal: PrincipalOf) -> 
                     "path": one.path,
                     "size_bytes": one.size_bytes,
                     "hash": one.hash,
-                    "is_here": is_theirs(one.hash) and one.hash in blobs,
+                    "is_here": is_theirs(one.hash) and blobs.may_have(one.hash),
                 }
                 for one in found.files
             ],
@@ -215,11 +242,24 @@ def _file(artifact: Artifact, path: str | None) -> FileEntry:
     return found
 
 
-def _numbered(info: RunInfo, name: str) -> list[tuple[int, Record]]:
-    """Return the media of a name, each with its number among those of its step."""
+def spans(steps: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return steps, from low to high, as stretches of equal distance: first, distance, count."""
+    found: list[list[int]] = []
+    for step in steps:
+        if found and (last := found[-1])[2] == 1:
+            last[1:] = [step - last[0], 2]
+        elif found and found[-1][0] + found[-1][1] * found[-1][2] == step:
+            found[-1][2] += 1
+        else:
+            found.append([step, 1, 1])
+    return [(first, distance, count) for first, distance, count in found]
+
+
+def _numbered(info: RunInfo, name: str, first: int, last: int) -> list[tuple[int, Record]]:
+    """Return the media of a name between two steps, each with its number among those of its step."""
     counts: dict[int, int] = {}
     found = []
-    for one in info.records(name):
+    for one in info.records(name, first_step=first, last_step=last):
         index = counts[one.step] = counts.get(one.step, -1) + 1
         found.append((index, one))
     return found
@@ -235,7 +275,7 @@ def _check_readable(state: State, principal: Principal, info: RunInfo, entry: Fi
         raise ApiError("not_found", f"the content of {entry.path!r:.120} is not in this workspace")
 
 
-def _record(index: int, one: Record, *, is_theirs: Callable[[str], bool]) -> dict[str, Any]:
+def _record(index: int, one: Record, *, is_here: Callable[[str], bool]) -> dict[str, Any]:
     return {
         "step": one.step,
         "index": index,
@@ -246,5 +286,5 @@ def _record(index: int, one: Record, *, is_theirs: Callable[[str], bool]) -> dic
         "hash": one.hash,
         "text": one.text,
         "metadata": one.metadata,
-        "is_here": one.hash is None or (one.path is not None and is_theirs(one.hash)),
+        "is_here": one.hash is None or is_here(one.hash),
     }

@@ -16,11 +16,12 @@ from runstone.models.comparing import compare_versions
 from runstone.models.promotion import promote
 from runstone.server.api import shapes
 from runstone.server.api.models import Value
+from runstone.server.api.routing import NamedRoute
 from runstone.server.jsons import Json
 from runstone.server.roles import Role
 from runstone.server.state import PrincipalOf, State, StateOf, access
 
-router = APIRouter(prefix="/api", tags=["catalog"])
+router = APIRouter(prefix="/api", tags=["catalog"], route_class=NamedRoute)
 _LOOK = access(Role.VIEWER, "workspace")
 _CHANGE = access(Role.CONTRIBUTOR, "workspace")
 _DECIDE = access(Role.MAINTAINER, "workspace")

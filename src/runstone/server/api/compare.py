@@ -14,12 +14,13 @@ from runstone.comparison.plotting import draw
 from runstone.figures import Figure
 from runstone.query import parse_filter
 from runstone.server.api.models import Value
+from runstone.server.api.routing import NamedRoute
 from runstone.server.jsons import Json
 from runstone.server.roles import Principal, Role
 from runstone.server.state import PrincipalOf, State, StateOf, access, reach_run, visible_filter
 
 MOST_COMPARED = 500
-router = APIRouter(prefix="/api", tags=["compare"])
+router = APIRouter(prefix="/api", tags=["compare"], route_class=NamedRoute)
 _LOOK = access(Role.VIEWER)
 _VIEWS = access(Role.VIEWER, "workspace")
 _CHANGE = access(Role.CONTRIBUTOR, "workspace")

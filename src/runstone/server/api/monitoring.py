@@ -15,17 +15,22 @@ from runstone.ledger import acting_as
 from runstone.monitoring.incidents import actions_of
 from runstone.monitoring.pages import to_html
 from runstone.monitoring.profile import Profile
-from runstone.monitoring.records import checks_of, read_report
+from runstone.monitoring.records import checks_of, plain, read_report
 from runstone.monitoring.standing import standings
 from runstone.server.api.models import Value
+from runstone.server.api.routing import NamedRoute
 from runstone.server.jsons import Json
+from runstone.server.references import against, references_of
 from runstone.server.roles import Role
 from runstone.server.state import PrincipalOf, State, StateOf, access
 
-router = APIRouter(prefix="/api", tags=["monitoring"])
+router = APIRouter(prefix="/api", tags=["monitoring"], route_class=NamedRoute)
 _LOOK = access(Role.VIEWER, "workspace")
 _DECIDE = access(Role.MAINTAINER, "workspace")
 _PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+Reference = Annotated[
+    str, Query(max_length=1_024, description="Another version to compare with; default: that of the check.")
+]
 Last = Annotated[int, Query(ge=0, le=1_000, description="How many checks, the newest ones.")]
 
 
@@ -51,6 +56,7 @@ class ReportOut(BaseModel):
     model_config = ConfigDict(extra="allow")
     verdict: str
     headline: str
+    references: list[str]
 
 
 class Closing(BaseModel):
@@ -75,21 +81,21 @@ def everything(state: StateOf, last: Last = 30) -> Json:
 
 
 @router.get("/monitoring/{name:path}/reports/{report}", response_model=ReportOut, openapi_extra=_LOOK)
-def report(name: str, report: str, state: StateOf, html: bool = False) -> Response:
-    """Return the report of a check; with `html=1` as a page of its own."""
-    return _answer(read_report(state.workspace.path, name, report), is_page=html)
+def report(name: str, report: str, state: StateOf, html: bool = False, reference: Reference = "") -> Response:
+    """Return the report of a check, by its own reference or by that of another version; `html=1`: as a page."""
+    return _answer(state, name, read_report(state.workspace.path, name, report), reference, is_page=html)
 
 
 @router.get("/monitoring/{name:path}/incidents/{number}/report", response_model=ReportOut, openapi_extra=_LOOK)
-def incident_report(name: str, number: int, state: StateOf, html: bool = False) -> Response:
-    """Return the report that an incident was opened with; with `html=1` as a page of its own."""
+def incident_report(name: str, number: int, state: StateOf, html: bool = False, reference: Reference = "") -> Response:
+    """Return the report that an incident was opened with; otherwise as the report of a check."""
     one = state.workspace.models.get(name).state().incidents.get(number)
     if one is None or one.report_hash is None:
         raise NotFound(f"model {name!r:.80} has no incident #{number} with a report")
     found = json.loads(state.workspace.blobs.read(one.report_hash))
     if not isinstance(found, dict) or "reasons" not in found:
         raise NotFound(f"incident {one} was not opened by a check; it has another kind of report")
-    return _answer(found, is_page=html)
+    return _answer(state, name, found, reference, is_page=html)
 
 
 @router.post("/monitoring/{name:path}/incidents/{number}/close", response_model=ModelMonitoring, openapi_extra=_DECIDE)
@@ -128,7 +134,10 @@ def _model(state: State, name: str, last: int) -> dict[str, Any]:
     }
 
 
-def _answer(found: dict[str, Any], *, is_page: bool) -> Response:
+def _answer(state: State, name: str, found: dict[str, Any], reference: str, *, is_page: bool) -> Response:
+    model = state.workspace.models.get(name)
+    if reference:
+        found = plain(against(state.workspace, found, model.find(reference)))
     if is_page:
         return Response(to_html(found), media_type="text/html; charset=utf-8", headers=_PAGE)
-    return Json(found)
+    return Json(found | {"references": references_of(model)})

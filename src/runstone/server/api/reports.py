@@ -9,12 +9,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from runstone.reports import Reports, StoredReport, render_fragment, render_page, title_of
+from runstone.server.api.routing import NamedRoute
 from runstone.server.files import SANDBOX, disposition
 from runstone.server.jsons import Json
 from runstone.server.roles import Role
 from runstone.server.state import State, StateOf, access
 
-router = APIRouter(prefix="/api", tags=["reports"])
+router = APIRouter(prefix="/api", tags=["reports"], route_class=NamedRoute)
 _LOOK = access(Role.VIEWER, "workspace")
 _CHANGE = access(Role.CONTRIBUTOR, "workspace")
 Text = Annotated[str, Field(max_length=500_000)]

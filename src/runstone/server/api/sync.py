@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
@@ -14,12 +14,13 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from runstone.errors import RunNotFound, RunstoneError
 from runstone.gc.holders import run_holder
 from runstone.runlog.copying import LEGAL_FILE
 from runstone.runlog.format import STATE_OPEN
 from runstone.runlog.liveness import read_status
 from runstone.runlog.writer import stop_word
-from runstone.server.errors import ApiError
+from runstone.server.errors import ApiError, ErrorBody, of_domain
 from runstone.server.files import SANDBOX, sent
 from runstone.server.jsons import Json
 from runstone.server.roles import Principal, Role
@@ -43,7 +44,7 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 }
 _CHUNK = 1 << 18
 _MOST_HASHES = 10_000
-RunId = Annotated[str, Path(max_length=64)]
+RunId = Annotated[str, Field(max_length=64)]
 Hash = Annotated[str, Path(max_length=64)]
 Kind = Annotated[str, Path(pattern="^(datasets|models)$")]
 Name = Annotated[str, Query(max_length=1024)]
@@ -58,12 +59,34 @@ class Hello(BaseModel):
     parcel_bytes: int
 
 
-class NewRun(BaseModel):
-    """A run that is going to be sent."""
+class SentRun(BaseModel):
+    """A run that is going to be sent; one that was here before is not made once more."""
 
     model_config = ConfigDict(extra="forbid")
     run_id: str = Field(max_length=64)
     project: str = Field(max_length=1024)
+    was_here: bool = False
+
+
+class SentRuns(BaseModel):
+    """Runs that are going to be sent."""
+
+    model_config = ConfigDict(extra="forbid")
+    runs: list[SentRun] = Field(max_length=wire.MOST_PARCELS)
+
+
+class EndedRuns(BaseModel):
+    """Runs that have ended, and were sent."""
+
+    model_config = ConfigDict(extra="forbid")
+    run_ids: list[RunId] = Field(max_length=wire.MOST_PARCELS)
+
+
+class RunRefused(BaseModel):
+    """Why nothing was done with one run of several: as the answer to a request for it alone would say."""
+
+    status: int
+    error: ErrorBody
 
 
 class FileOut(BaseModel):
@@ -87,6 +110,30 @@ class Landed(BaseModel):
 
     sizes: dict[str, int]
     stop: str | None
+
+
+class Whole(BaseModel):
+    """A run that was compared is noted as whole."""
+
+    is_whole: bool
+
+
+class WholeRuns(BaseModel):
+    """The runs that are noted as whole."""
+
+    runs: dict[str, Whole | RunRefused]
+
+
+class RunStates(BaseModel):
+    """What is here of each run."""
+
+    runs: dict[str, RunState | RunRefused]
+
+
+class LandedRuns(BaseModel):
+    """What came of the parcel of each run."""
+
+    runs: dict[str, Landed | RunRefused]
 
 
 class Listing(BaseModel):
@@ -148,14 +195,75 @@ def hello(_state: StateOf) -> Json:
     return Json({"format": wire.FORMAT, "parcel_bytes": wire.PARCEL_BYTES})
 
 
-@router.post("/runs", response_model=RunState, openapi_extra=_WRITE)
-def open_run(given: NewRun, state: StateOf, principal: PrincipalOf) -> Json:
-    """Make a run that is going to be sent, or go on with one."""
-    _check_project(principal, given.project)
-    folder, is_new = _doing(lambda: state.landing.open(given.run_id, given.project))
-    if principal.projects() is not None:
-        state.incoming.limit(given.run_id)
-    return _state(state, folder, state.landing.state(folder), is_new=is_new)
+@router.post("/runs", response_model=RunStates, openapi_extra=_WRITE)
+def open_runs(given: SentRuns, state: StateOf, principal: PrincipalOf) -> Json:
+    """Make runs that are going to be sent, or go on with them."""
+    runs = {run.run_id: run for run in given.runs}
+    made: dict[str, tuple[FilePath, bool]] = {}
+
+    def open_one(run_id: str) -> None:
+        _check_project(principal, runs[run_id].project)
+        if runs[run_id].was_here:
+            made[run_id] = reach_folder(state, principal, run_id, Role.CONTRIBUTOR), False
+        else:
+            made[run_id] = state.landing.open(run_id, runs[run_id].project)
+
+    answers = _each(runs, open_one)
+    _doing(lambda: state.landing.keep(folder for folder, is_new in made.values() if is_new))
+    for run_id, (folder, is_new) in made.items():
+        if principal.projects() is not None:
+            state.incoming.limit(run_id)
+        answers[run_id] = _state(state, folder, state.landing.state(folder), is_new=is_new)
+    return Json({"runs": answers})
+
+
+@router.post("/parcels", response_model=LandedRuns, openapi_extra=_WRITE | _BODY)
+async def parcels(request: Request, state: StateOf, principal: PrincipalOf) -> Json:
+    """Take parcels of several runs; the same twice is taken once, and nothing of one is taken that does not fit."""
+    body = await request.body()
+
+    def land() -> Json:
+        packed = dict(wire.unpack_batch(body))
+
+        def land_one(run_id: str) -> dict[str, Any]:
+            folder = reach_folder(state, principal, run_id, Role.CONTRIBUTOR)
+            if principal.projects() is not None:
+                state.incoming.limit(run_id)
+            found = state.landing.land(folder, wire.unpack(packed[run_id]))
+            return {"sizes": found.sizes, "stop": found.stop}
+
+        return Json({"runs": _each(packed, land_one)})
+
+    return await run_in_threadpool(land)
+
+
+@router.post("/finish", response_model=RunStates, openapi_extra=_WRITE)
+def finish(given: EndedRuns, state: StateOf, principal: PrincipalOf) -> Json:
+    """Bring what came of runs to the disk, and return what is here: the client compares, and forgets them then."""
+    reached: dict[str, FilePath] = {}
+
+    def reach(run_id: str) -> None:
+        reached[run_id] = reach_folder(state, principal, run_id, Role.CONTRIBUTOR)
+
+    answers = _each(dict.fromkeys(given.run_ids), reach)
+    found = _doing(lambda: state.landing.finish(reached.values()))
+    for run_id, folder in reached.items():
+        if folder in found:
+            answers[run_id] = _state(state, folder, found[folder])
+        else:
+            answers[run_id] = _refused(RunNotFound(f"there is no run {run_id!r}"))
+    return Json({"runs": answers})
+
+
+@router.post("/whole", response_model=WholeRuns, openapi_extra=_WRITE)
+def whole(given: EndedRuns, state: StateOf, principal: PrincipalOf) -> Json:
+    """Take in that the client has seen that all of some runs is here: from now on they may be sealed here."""
+
+    def note(run_id: str) -> dict[str, bool]:
+        state.landing.note_whole(reach_folder(state, principal, run_id, Role.CONTRIBUTOR))
+        return {"is_whole": True}
+
+    return Json({"runs": _each(dict.fromkeys(given.run_ids), note)})
 
 
 @router.get("/stamps", response_model=Stamps, openapi_extra=_LOOK)
@@ -179,29 +287,7 @@ def stamps(
 def run_state(run_id: RunId, state: StateOf, principal: PrincipalOf) -> Json:
     """Return what is here of a run, hashed."""
     folder = reach_folder(state, principal, run_id)
-    return _state(state, folder, state.landing.state(folder))
-
-
-@router.post("/runs/{run_id}/pieces", response_model=Landed, openapi_extra=_WRITE | _BODY)
-async def pieces(run_id: RunId, request: Request, state: StateOf, principal: PrincipalOf) -> Json:
-    """Take a parcel; the same twice is taken once, and nothing of one is taken that does not fit."""
-    body = await request.body()
-
-    def land() -> Json:
-        folder = reach_folder(state, principal, run_id, Role.CONTRIBUTOR)
-        if principal.projects() is not None:
-            state.incoming.limit(run_id)
-        landed = _doing(lambda: state.landing.land(folder, wire.unpack(body)))
-        return Json({"sizes": landed.sizes, "stop": landed.stop})
-
-    return await run_in_threadpool(land)
-
-
-@router.post("/runs/{run_id}/finish", response_model=RunState, openapi_extra=_WRITE)
-def finish(run_id: RunId, state: StateOf, principal: PrincipalOf) -> Json:
-    """Bring what came of a run to the disk, and return what is here: the client compares, and forgets it then."""
-    folder = reach_folder(state, principal, run_id, Role.CONTRIBUTOR)
-    return _state(state, folder, _doing(lambda: state.landing.finish(folder)))
+    return Json(_state(state, folder, state.landing.state(folder)))
 
 
 @router.get("/runs/{run_id}/files", response_model=Listing, openapi_extra=_LOOK)
@@ -311,15 +397,29 @@ def _check_project(principal: Principal, project: str) -> None:
         raise ApiError("forbidden", f"this needs the role 'contributor' in the project {project!r:.80}")
 
 
-def _state(state: State, folder: FilePath, found: dict[str, FileState], *, is_new: bool = False) -> Json:
-    return Json(
-        {
-            "is_new": is_new,
-            "files": {name: {"size": one.size, "hash": one.hash} for name, one in found.items()},
-            "sealed": sorted(state.landing.sealed_writers(folder)),
-            "stop": stop_word(folder),
-        }
-    )
+def _state(state: State, folder: FilePath, found: dict[str, FileState], *, is_new: bool = False) -> dict[str, Any]:
+    return {
+        "is_new": is_new,
+        "files": {name: {"size": one.size, "hash": one.hash} for name, one in found.items()},
+        "sealed": sorted(state.landing.sealed_writers(folder)),
+        "stop": stop_word(folder),
+    }
+
+
+def _each(run_ids: Iterable[str], work: Callable[[str], Any]) -> dict[str, Any]:
+    """Do something with each of several runs: one that cannot be does not hold up the others."""
+    answers = {}
+    for run_id in run_ids:
+        try:
+            answers[run_id] = _doing(lambda: work(run_id))  # noqa: B023 (called at once)
+        except (ApiError, RunstoneError) as error:
+            answers[run_id] = _refused(error)
+    return answers
+
+
+def _refused(error: ApiError | RunstoneError) -> dict[str, Any]:
+    told = error if isinstance(error, ApiError) else of_domain(error)
+    return {"status": told.status, "error": told.body()}
 
 
 def _doing(work: Callable[[], Result]) -> Result:

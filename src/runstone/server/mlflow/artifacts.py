@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from starlette.responses import Response
 
 from runstone.blobs import Blobs
-from runstone.runlog.reader import read_journal
+from runstone.runlog.reader import JournalState, read_journal
 from runstone.server.errors import ApiError
 from runstone.server.files import check_path, sent
 from runstone.server.mlflow.errors import invalid, missing
@@ -29,7 +29,6 @@ _OF_MODEL = re.compile(r"(m-[0-9a-f]{32})/(.+)", re.DOTALL)
 _IN_RUN = re.compile(r"(\d+)/([a-z0-9][a-z0-9_-]{0,63})/artifacts(?:/(.*))?", re.DOTALL)
 _IN_MODEL = re.compile(r"(\d+)/models/(m-[0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
 _IN_REGISTRY = re.compile(r"registry/([^/]+)/(\d+)(?:/(.*))?", re.DOTALL)
-_LOOSE_RUN = "files"
 _TEXT = frozenset(
     ".txt .log .err .cfg .conf .ini .properties .toml .yaml .yml .xml .json .js .py .csv .tsv .md .rst .ipynb".split()
 )
@@ -64,10 +63,10 @@ class Place:
 
     def files(self) -> dict[str, FileEntry]:
         """Return the files by path; of a run without those of its models."""
-        found: dict[str, FileEntry] = {}
-        for artifact in read_journal(self.folder).artifacts.values():
-            found.update(self._files_of(artifact))
-        return found
+        return self.mlflow.files_of(self.folder, self.model_id, self._picked)
+
+    def _picked(self, journal: JournalState) -> dict[str, FileEntry]:
+        return {path: entry for artifact in journal.artifacts.values() for path, entry in self._files_of(artifact)}
 
     def _files_of(self, artifact: Artifact) -> Iterable[tuple[str, FileEntry]]:
         whole = artifact.metadata.get(MODEL_KEY)
@@ -130,28 +129,6 @@ def _told(path: str, entry: FileEntry) -> dict[str, Any]:
     return {"path": path, "hash": entry.hash, "size": entry.size_bytes}
 
 
-class Loose:
-    """Files that belong to no run: below a path that a client chose itself."""
-
-    def __init__(self, mlflow: Mlflow) -> None:
-        self.root = mlflow.folder / _LOOSE_RUN
-
-    def at(self, path: str) -> Path:
-        """Return where a file lies, once its path is checked."""
-        return self.root / path
-
-    def listing(self, path: str) -> list[dict[str, Any]]:
-        """Return what lies in a folder."""
-        folder = self.at(path) if path else self.root
-        if not folder.is_dir():
-            return []
-        found = []
-        for one in sorted(folder.iterdir()):
-            shown: dict[str, Any] = {"path": one.name, "is_dir": one.is_dir()}
-            found.append(shown if one.is_dir() else {**shown, "file_size": one.stat().st_size})
-        return found
-
-
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
@@ -192,13 +169,14 @@ def find_place(call: Call, path: str, role: Role) -> tuple[Place | None, str]:
     return None, path
 
 
-def _of_version(call: Call, path: str) -> tuple[dict[str, FileEntry] | None, str]:
-    """Return the files of the registered version that a path of the proxy leads to, and the rest of the path."""
+def _of_nobody(call: Call, path: str) -> tuple[dict[str, FileEntry], str]:
+    """Return the files of the registered version that a path leads to, else the loose ones; and its rest."""
     found = _IN_REGISTRY.fullmatch(path)
     model = call.mlflow.registry.find(found[1]) if found is not None else None
-    if found is None or model is None:
-        return None, path
-    return call.mlflow.registry.files(model.version(found[2])), found[3] or ""
+    if found is not None and model is not None:
+        return call.mlflow.registry.files(model.version(found[2])), found[3] or ""
+    folder = call.mlflow.loose.find()
+    return (Place(call.mlflow, folder).files() if folder is not None else {}), path
 
 
 def folder_listing(files: Mapping[str, FileEntry], path: str, *, is_relative: bool) -> list[dict[str, Any]]:
@@ -242,8 +220,8 @@ def list_proxied(call: Call) -> dict[str, Any]:
     path = call.fields.text("path")
     path = checked(path) if path else ""
     place, rest = find_place(call, path, Role.VIEWER)
-    files, below = (place.files(), rest) if place is not None else _of_version(call, path)
-    found = Loose(call.mlflow).listing(path) if files is None else folder_listing(files, below, is_relative=True)
+    files, below = (place.files(), rest) if place is not None else _of_nobody(call, path)
+    found = folder_listing(files, below, is_relative=True)
     return {"files": found} if found else {}
 
 
@@ -253,15 +231,7 @@ def download(call: Call) -> Response:
     place, rest = find_place(call, path, Role.VIEWER)
     if place is not None:
         return sent_file(call.mlflow, place, rest)
-    files, below = _of_version(call, path)
-    if files is not None:
-        if below not in files:
-            raise missing(f"No such artifact: '{path:.200}'")
-        return sent_content(call.mlflow, files[below], below)
-    found = Loose(call.mlflow).at(path)
-    if not found.is_file():
-        raise missing(f"No such artifact: '{path:.200}'")
-    return _with_headers(Response(found.read_bytes()), path)
+    return sent_of(call.mlflow, *_of_nobody(call, path))
 
 
 def delete(call: Call) -> dict[str, Any]:
@@ -271,9 +241,10 @@ def delete(call: Call) -> dict[str, Any]:
     if place is not None and rest:
         place.remove(rest)
     elif place is None:
-        found = Loose(call.mlflow).at(path)
-        if found.is_file():
-            found.unlink(missing_ok=True)
+        folder = call.mlflow.loose.find()
+        if folder is not None:
+            Place(call.mlflow, folder).remove(path)
+            call.mlflow.loose.forget()
     return {}
 
 
@@ -288,8 +259,11 @@ def sent_file(mlflow: Mlflow, place: Place, path: str) -> Response:
     Raises:
         MlflowError: there is none, or it is a folder.
     """
-    path = checked(path)
-    files = place.files()
+    return sent_of(mlflow, place.files(), checked(path))
+
+
+def sent_of(mlflow: Mlflow, files: Mapping[str, FileEntry], path: str) -> Response:
+    """Return one of some files as an answer; raises as `sent_file` does."""
     entry = files.get(path)
     if entry is None:
         if any(name.startswith(f"{path}/") for name in files):
@@ -346,15 +320,11 @@ class Upload:
         """
         self.file.close()
         blobs: Blobs = call.mlflow.workspace.blobs
-        if place is not None:
-            place.add(path, blobs.put(self.path, PurePosixPath(path).name))
-            return
-        target = Loose(call.mlflow).at(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.path.replace(target)
-        except (NotADirectoryError, IsADirectoryError, FileExistsError):
-            raise invalid(f"'{path:.200}' is a file where a folder should be, or the other way round") from None
+        entry = blobs.put(self.path, PurePosixPath(path).name)
+        if place is None:
+            place = Place(call.mlflow, call.mlflow.loose.make())
+            call.mlflow.loose.take(path, place.files)
+        place.add(path, entry)
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -13,7 +13,8 @@ from runstone.server.jsons import BadJson, loads
 from runstone.server.mlflow.errors import MlflowError, invalid
 
 MOST_KEY = 250
-_LARGEST = 1 << 63
+LARGEST_INT = 1 << 63
+"""Integers from this on have more than 64 bits."""
 _NAME = re.compile(r"[\w\-.:/ ]+")
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _DEPTH = 32
@@ -90,9 +91,9 @@ class Fields:
             return default
         if isinstance(value, str) and re.fullmatch(r"-?\d{1,19}", value):
             value = int(value)
-        if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST:
+        if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_INT:
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not -_LARGEST <= value < _LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int) or not -LARGEST_INT <= value < LARGEST_INT:
             raise self.wrong(name, value)
         return value
 
@@ -137,17 +138,21 @@ class Fields:
             raise self.wrong(name, value)
         return value
 
-    def objects(self, name: str) -> list[Fields]:
-        """Return a list of objects."""
+    def dicts(self, name: str) -> list[dict[str, Any]]:
+        """Return a list of objects as they came."""
         value = self._values.get(name)
         if value is None:
             return []
         if not isinstance(value, list):
             raise self.wrong(name, value)
         for number, one in enumerate(value):
-            if not isinstance(one, dict):
+            if one.__class__ is not dict:
                 raise self.wrong(f"{name}[{number}]", one)
-        return [Fields(one, f"{self._path}{name}[{number}].") for number, one in enumerate(value)]
+        return value
+
+    def objects(self, name: str) -> list[Fields]:
+        """Return a list of objects."""
+        return [Fields(one, f"{self._path}{name}[{number}].") for number, one in enumerate(self.dicts(name))]
 
     def object(self, name: str) -> Fields:
         """Return an object that must be there."""
@@ -183,7 +188,7 @@ class Fields:
             found = json.loads(urlsafe_b64decode(token.encode("ascii", "strict")))["offset"]
         except (ValueError, KeyError, TypeError, RecursionError):
             found = None
-        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < _LARGEST:
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < LARGEST_INT:
             raise invalid(f"Invalid page token: {token:.80}")
         return found
 

@@ -33,7 +33,7 @@ def create(call: Call) -> Answer:
         raise invalid(f"Invalid model name {name!r:.200}: it cannot hold any of {_FORBIDDEN}")
     params = {told.key(): told.text("value") for told in fields.objects("params")}
     source = fields.text("source_run_id")
-    if source:
+    if call.mlflow.run_folder(source) is not None:
         run_id = call.mlflow.reach(call.principal, source, Role.CONTRIBUTOR).name
     else:  # its files need a run that keeps them
         run_id = call.mlflow.writers.create(

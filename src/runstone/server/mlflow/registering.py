@@ -35,6 +35,7 @@ from runstone.values import FileEntry
 Answer = dict[str, Any]
 _ALIAS = re.compile(r"[\w-]{1,255}")
 _REMOTE = re.compile(r"https?|s3|gs|wasbs?|ftp|sftp|dbfs|hdfs|viewfs|abfss?|adl|r2", re.IGNORECASE)
+_COPY = re.compile(r"models:/([^/@]+)/(\d{1,12})")
 _MOST_TAG = 100_000
 
 
@@ -155,7 +156,7 @@ def create_version(call: Call) -> Answer:
         fields.text("model_id"),
     )
     found = _model(call)
-    folder = mlflow.workspace.find_run_folder(run_id) if run_id else None
+    folder = mlflow.run_folder(run_id)
     if folder is not None:
         mlflow.reach(call.principal, run_id)
     _check_source(source, run_id)
@@ -226,7 +227,9 @@ def search_versions(call: Call) -> Answer:
     clauses, orders = VERSIONS.clauses(fields.text("filter")), VERSIONS.orders(fields.texts("order_by"))
     most, offset = fields.most(10_000, 200_000), fields.offset()
     found = [one for model in call.mlflow.registry.all() for one in model.versions.values() if one.fits(clauses)]
-    found.sort(key=lambda one: (-one.updated_s, one.name, -one.number))
+    found.sort(key=lambda one: (-round(one.updated_s * 1000), one.name, -one.number))
+    if orders:
+        found.sort(key=lambda one: one.name)
     for order in reversed(orders):
         _check_order(order.entity)
         found.sort(key=lambda one: _key(one.attribute(order.key)), reverse=order.is_descending)
@@ -235,12 +238,24 @@ def search_versions(call: Call) -> Answer:
 
 def download_uri(call: Call) -> Answer:
     """GET model-versions/get-download-uri."""
-    one = _version(call)[1]
+    one = _origin(call, _version(call)[1])
     if one.source.startswith("models:/m-"):
         model = call.mlflow.models.get(one.source.removeprefix("models:/"))
         experiment = call.mlflow.experiments.of_project(model.project)
         return {"artifact_uri": f"{experiment.artifact_location}/models/{model.id}/artifacts"}
     return {"artifact_uri": one.source}
+
+
+def _origin(call: Call, one: Version) -> Version:
+    """Return the version of which another is a copy; of one that is none, itself."""
+    seen: set[tuple[str, int]] = set()
+    while (copied := _COPY.fullmatch(one.source)) is not None and (one.name, one.number) not in seen:
+        seen.add((one.name, one.number))
+        found = call.mlflow.registry.find(copied[1])
+        if found is None or int(copied[2]) not in found.versions:
+            break
+        one = found.versions[int(copied[2])]
+    return one
 
 
 def set_version_tag(call: Call) -> Answer:
@@ -262,7 +277,8 @@ def delete_version_tag(call: Call) -> Answer:
 
 def read_artifact(call: Call) -> Response:
     """GET model-versions/get-artifact."""
-    one, path = _version(call)[1], checked(call.fields.required("path"))
+    path = checked(call.fields.required("path"))
+    one = _version(call)[1]
     entry = call.mlflow.registry.files(one).get(path)
     if entry is None:
         raise missing(f"No such artifact: '{path:.200}'")
@@ -356,7 +372,10 @@ def _files_at(call: Call, source: str) -> dict[str, FileEntry]:
         return dict(call.mlflow.registry.files(found.version(number))) if found is not None else {}
     elif scheme == "runs":
         run_id, _slash, path = rest.strip("/").partition("/")
-        place = Place(call.mlflow, call.mlflow.reach(call.principal, run_id))
+        try:
+            place = Place(call.mlflow, call.mlflow.reach(call.principal, run_id))
+        except MlflowError:
+            return {}  # of a run that is elsewhere, or gone: MLflow's servers do not look for it
     elif scheme == "mlflow-artifacts":
         path = re.sub(r"^//[^/]*", "", rest).strip("/") if rest.startswith("//") else rest.strip("/")
         place, path = find_place(call, checked(path), Role.VIEWER)

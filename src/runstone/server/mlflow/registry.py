@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from runstone.server.mlflow.values import HIDDEN
 from runstone.values import FileEntry
 from runstone.workspace import Workspace
 
-DELETED, BASE = HIDDEN + "deleted", HIDDEN + "base"
+DELETED, BASE, SINCE = HIDDEN + "deleted", HIDDEN + "base", HIDDEN + "since"
 SOURCE, RUN_ID, RUN_LINK, MODEL_ID = HIDDEN + "source", HIDDEN + "run_id", HIDDEN + "run_link", HIDDEN + "model_id"
 PROMPT = "mlflow.prompt.is_prompt"
 STAGES = ("None", "Staging", "Production", "Archived")
 _ALIAS_PREFIX = "alias."
+_OF_ONE = frozenset({"noted", "tagged"})
 _TEXTS = TEXTUAL | {"IN"}
 _ENTITIES = {
     **dict.fromkeys(("attribute", "attributes", "attr"), "attribute"),
@@ -186,7 +188,7 @@ class Registered:
             MlflowError: it is no number, or there is no such version.
         """
         if not text.isascii() or not text.isdecimal() or len(text) > 12:
-            raise invalid(f"Model version must be an integer, got '{text:.80}'")
+            raise invalid(f"Parameter 'version' must be an integer, got '{text:.80}'.")
         found = self.versions.get(int(text))
         if found is None:
             raise missing(f"Model Version (name={self.name}, version={text}) not found")
@@ -229,6 +231,8 @@ class Registry:
         self._models = workspace.models
         self._lines = Lines(folder / "names.jsonl")
         self._own_names: dict[str, str | None] = {}
+        self._named_at: dict[str, float] = {}
+        self._kept: dict[str, tuple[tuple[str, float, int], Registered]] = {}
         self._handles: dict[str, Model] = {}
         self.lock = threading.RLock()
 
@@ -237,6 +241,7 @@ class Registry:
         for told in self._lines.news():
             if isinstance(told.get("name"), str):
                 self._own_names[told["name"]] = told.get("model")
+                self._named_at[told["name"]] = float(told.get("at", 0.0))
         return self._own_names.get(name, name)
 
     def _handle(self, own_name: str) -> Model | None:
@@ -281,9 +286,17 @@ class Registry:
                         yield found
 
     def _seen(self, name: str, model: Model) -> Registered | None:
+        """Return a model as clients see it: what was made of its history last, unless that has grown."""
         state: ModelState = model.state()
         if DELETED in state.tags:
             return None
+        kept = self._kept.get(model.name)
+        mark = (name, self._named_at.get(name, 0.0), len(model.history()))
+        if kept is None or kept[0] != mark:
+            kept = self._kept[model.name] = (mark, self._made(name, model, state))
+        return kept[1]
+
+    def _made(self, name: str, model: Model, state: ModelState) -> Registered:
         base = int(state.tags.get(BASE, "0"))
         updated: dict[str, float] = {}
         events = model.history()
@@ -299,7 +312,11 @@ class Registry:
         numbers = {one.own.key: number for number, one in versions.items()}
         aliases = {shown_alias(alias): numbers[target] for alias, target in state.aliases.items() if target in numbers}
         tags = {key: value for key, value in state.tags.items() if not key.startswith(HIDDEN)}
-        return Registered(name, model, state.notes or "", tags, versions, aliases, events[0].at, events[-1].at)
+        # To MLflow, notes and tags of a version change the version, and its model not.
+        of_model = (one.at for one in reversed(events) if one.kind not in _OF_ONE or one.fields.get("version") is None)
+        updated_s = max(next(of_model, 0.0), self._named_at.get(name, 0.0))
+        created_s = float(state.tags.get(SINCE, events[0].at))
+        return Registered(name, model, state.notes or "", tags, versions, aliases, created_s, updated_s)
 
     def create(self, name: str, tags: Mapping[str, str], notes: str) -> Registered:
         """Make a model. One that was deleted begins anew: its history stays, its numbers are not seen.
@@ -322,7 +339,7 @@ class Registry:
             if DELETED in state.tags:
                 gone = [key for key in state.tags if key != BASE]
                 model.remove_tags(*gone)
-                model.set_tags({BASE: str(len(state.versions))})
+                model.set_tags({BASE: str(len(state.versions)), SINCE: repr(time.time())})
                 model.set_notes(notes or None)
             if tags:
                 model.set_tags(tags)
@@ -342,7 +359,9 @@ class Registry:
                 return standing
             if self.find(new_name) is not None:
                 raise MlflowError(EXISTS, f"Registered Model (name={new_name}) already exists")
-            self._lines.add({"name": new_name, "model": standing.model.name}, {"name": name, "model": None})
+            self._lines.add(
+                {"name": new_name, "model": standing.model.name, "at": time.time()}, {"name": name, "model": None}
+            )
             return self.get(new_name)
 
     def delete(self, name: str) -> None:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from runstone.errors import RunstoneError
 from runstone.server.errors import ApiError
@@ -18,7 +20,8 @@ from runstone.server.mlflow.asking import Fields, parsed_body
 from runstone.server.mlflow.errors import MlflowError, invalid, of_api, of_domain
 from runstone.server.mlflow.service import Call, Handler, Mlflow
 from runstone.server.roles import Role
-from runstone.server.state import Scope, access, principal_of, state_of
+from runstone.server.state import Scope as Reach
+from runstone.server.state import access, check_access, principal_of, state_of
 
 PROTOCOL = "3.17.2"
 """The release of MLflow whose protocol this is."""
@@ -128,7 +131,43 @@ def make_router() -> APIRouter:
     return router
 
 
-def _add(router: APIRouter, methods: str, path: str, endpoint: Callable[..., Any], role: Role, scope: Scope) -> None:
+class Shortcut:
+    """An ASGI application before another, that answers requests to fixed paths of the protocol without it.
+
+    Clients send a request for each point; to look for one route among hundreds takes longer than to keep the point.
+
+    Args:
+        app: The other: it answers all else.
+        router: What `make_router` returned.
+    """
+
+    def __init__(self, app: FastAPI, router: APIRouter) -> None:
+        self._app = app
+        self._routes = {
+            (method, route.path): route
+            for route in router.routes
+            if isinstance(route, APIRoute) and route.path.startswith(_PREFIXES) and "{" not in route.path
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request.
+
+        Raises:
+            ApiError: who sends it may not.
+        """
+        route = self._routes.get((scope.get("method", ""), scope.get("runstone.path", "")))
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        scope.update(app=self._app, route=route, path_params={})
+        request = Request(scope, receive, send)
+        check_access(request)
+        answer: Response = await route.endpoint(request)
+        await answer(scope, receive, send)
+
+
+def _add(router: APIRouter, methods: str, path: str, endpoint: Callable[..., Any], role: Role, scope: Reach) -> None:
     router.add_api_route(
         path, endpoint, methods=methods.split(), openapi_extra=access(role, scope), response_model=None
     )

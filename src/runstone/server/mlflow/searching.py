@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from runstone.index.conditions import (
@@ -22,8 +23,9 @@ from runstone.index.conditions import (
     Tag,
 )
 from runstone.index.conditions import Metric as MetricField
+from runstone.index.records import RunRecord, unescaped
+from runstone.params import flatten_params
 from runstone.server.mlflow import filters
-from runstone.server.mlflow.asking import token_of
 from runstone.server.mlflow.errors import invalid
 from runstone.server.mlflow.experiments import Experiment
 from runstone.server.mlflow.filters import LISTED, NULLABLE, NUMERIC, Clause, Grammar
@@ -42,6 +44,7 @@ from runstone.server.mlflow.values import (
     seen_record,
     typed,
 )
+from runstone.server.mlflow.writers import UNORDERED
 
 _ATTRIBUTES = ("attribute", "attributes", "attr", "run")
 _TEXTS = ("run_id", "run_name", "status", "artifact_uri", "user_id")
@@ -79,6 +82,19 @@ _DATASET_KEYS = ("name", "digest", "context")
 Test = Callable[[Seen, Experiment], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page of runs.
+
+    Attributes:
+        records: The runs.
+        total: How many there are on all pages.
+    """
+
+    records: tuple[RunRecord, ...]
+    total: int
+
+
 def search_runs(
     mlflow: Mlflow,
     experiments: Sequence[Experiment],
@@ -86,43 +102,83 @@ def search_runs(
     filter: str,
     order_by: Sequence[str],
     view: str,
-    offset: int,
-    most: int,
-) -> dict[str, Any]:
+    window: slice,
+) -> Found:
     """Return one page of the runs of some experiments.
 
     Raises:
         MlflowError: the filter or the order does not parse.
     """
     clauses, orders = GRAMMAR.clauses(filter), GRAMMAR.orders(order_by)
-    conditions: list[Condition] = [
-        OneOf(Attribute("project"), tuple(one.project for one in experiments)),
-        Not(HasValue(Tag(HOLDER))),
-    ]
-    tests: list[Test] = []
-    for clause in clauses:
-        condition, test = _translated(clause)
-        conditions.append(condition)
-        if test is not None:
-            tests.append(test)
+    told = [(clause, *_translated(clause)) for clause in clauses]
     wanted = [*(_order(one) for one in orders), Order(Attribute("started_at"), descending=True), Order(Attribute("id"))]
     deleted = {"ACTIVE_ONLY": False, "DELETED_ONLY": True}.get(view)
-    window = slice(0, None) if tests else slice(offset, offset + most)
-    records, total = mlflow.state.index.records(All(tuple(conditions)), orders=wanted, window=window, deleted=deleted)
-    if tests:
-        by_project = {one.project: one for one in experiments}
-        kept = []
-        for record in records:
-            seen = seen_record(record)
-            if any(clause.entity == "dataset" for clause in clauses):
-                mlflow.complete(seen, mlflow.workspace.path / "runs" / record.folder)
-            if all(test(seen, by_project[seen.project]) for test in tests):
-                kept.append(record)
-        total, records = len(kept), tuple(kept[offset : offset + most])
-    answer: dict[str, Any] = {"runs": mlflow.shown_records(records)} if records else {}
-    if offset + most < total:
-        answer["next_page_token"] = token_of(offset + most)
-    return answer
+    base: tuple[Condition, ...] = (
+        OneOf(Attribute("project"), tuple(one.project for one in experiments)),
+        Not(HasValue(Tag(HOLDER))),
+    )
+    by_project = {one.project: one for one in experiments}
+    tests = [test for _clause, _condition, test in told if test is not None]
+
+    def ask(*conditions: Condition, window: slice = slice(0, None)) -> Found:
+        return Found(*mlflow.state.index.records(All(conditions), orders=wanted, window=window, deleted=deleted))
+
+    def passes(record: RunRecord, *more: Test) -> bool:
+        seen = mlflow.completed(record)
+        return all(test(seen, by_project[seen.project]) for test in (*tests, *more))
+
+    exact = tuple(condition for _clause, condition, _test in told)
+    if "metric" in {*(one.entity for one in clauses), *(one.entity for one in orders)}:
+        # The index has the last points of metrics. Where steps went back, those are not the latest to MLflow.
+        loose = tuple(condition for clause, condition, _test in told if clause.entity != "metric")
+        backward = ask(*base, *loose, HasValue(Tag(UNORDERED)))
+        if backward.total:
+            of_metrics = [_metric_test(clause) for clause in clauses if clause.entity == "metric"]
+            found = [one for one in backward.records if passes(one, *of_metrics)]
+            others = ask(*base, *exact, Not(HasValue(Tag(UNORDERED)))).records
+            found += [one for one in others if not tests or passes(one)]
+            return Found(_sorted(mlflow, found, orders)[window], len(found))
+    if not tests:
+        return ask(*base, *exact, window=window)
+    kept = tuple(record for record in ask(*base, *exact).records if passes(record))
+    return Found(kept[window], len(kept))
+
+
+def _metric_test(clause: Clause) -> Test:
+    return lambda seen, _of: filters.holds(clause, seen.latest_value(clause.key))
+
+
+def _sorted(mlflow: Mlflow, records: list[RunRecord], orders: Sequence[filters.Order]) -> tuple[RunRecord, ...]:
+    """Return runs in order: missing values last either way, NaN before them; then the newest first, then by id."""
+    found = [
+        (record, mlflow.completed(record) if UNORDERED in record.tags else seen_record(record)) for record in records
+    ]
+    found.sort(key=lambda pair: pair[1].id)
+    found.sort(key=lambda pair: pair[1].started_s, reverse=True)
+    for order in reversed(orders):
+        valued = [(_sort_value(seen, order), record, seen) for record, seen in found]
+        is_number = [value is not None and value == value for value, _record, _seen in valued]
+        present = [one for one, is_there in zip(valued, is_number, strict=True) if is_there]
+        rest = [one for one, is_there in zip(valued, is_number, strict=True) if not is_there]
+        present.sort(key=lambda one: one[0], reverse=order.is_descending)
+        rest.sort(key=lambda one: one[0] is None)
+        found = [(record, seen) for _value, record, seen in (*present, *rest)]
+    return tuple(record for record, _seen in found)
+
+
+def _sort_value(seen: Seen, order: filters.Order) -> Any:
+    """Return what a run is sorted by; `None` where it has none."""
+    match order.entity:
+        case "metric":
+            return seen.latest_value(order.key)
+        case "param":
+            value = {unescaped(name): value for name, value in flatten_params(seen.params).items()}.get(order.key)
+            is_number = isinstance(value, int | float)
+            return value if value is None or value != value else (not is_number, value if is_number else str(value))
+        case "tag":
+            return seen.shown_tags.get(order.key)
+    attributes = {"start_time": seen.start_ms, "end_time": seen.end_ms, "run_name": seen.name}
+    return {**attributes, "status": seen.status_word, "user_id": seen.user}.get(order.key, seen.id)
 
 
 def _translated(clause: Clause) -> tuple[Condition, Test | None]:

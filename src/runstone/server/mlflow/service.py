@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +13,31 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
-from runstone.errors import MetricNotFound
+from runstone.errors import InvalidName, MetricNotFound
+from runstone.index.records import RunRecord
 from runstone.runinfo import RunInfo
-from runstone.runlog.reader import read_events
+from runstone.runlog.reader import JournalState, read_events, read_journal
 from runstone.server.errors import ApiError
+from runstone.server.jsons import dumps
 from runstone.server.mlflow.asking import Fields
 from runstone.server.mlflow.errors import MlflowError, missing
 from runstone.server.mlflow.experiments import Experiment, Experiments
 from runstone.server.mlflow.logged import LoggedModels
+from runstone.server.mlflow.loose import Loose
 from runstone.server.mlflow.registry import Registry
+from runstone.server.mlflow.shown import ShownRuns
 from runstone.server.mlflow.values import INPUTS, OUTPUTS, Metric, Seen, seen_record, seen_run
 from runstone.server.mlflow.writers import UNORDERED, Writers
 from runstone.server.roles import Principal, Role
 from runstone.server.state import State, reach_folder
+from runstone.values import FileEntry
 from runstone.workspace import Workspace
 
 FOLDER = "mlflow"
 _MOST_PROJECTS = 100_000
+_MOST_LISTED = 256
+_IN_FILES = (INPUTS, OUTPUTS, UNORDERED)
+"""Tags that say that the files of a run tell what the index does not."""
 
 
 class Mlflow:
@@ -44,6 +55,10 @@ class Mlflow:
         self.writers = Writers(state.workspace)
         self.models = LoggedModels(self.folder)
         self.registry = Registry(state.workspace, self.folder)
+        self.loose = Loose(self.folder, state.workspace, self.writers)
+        self._shown = ShownRuns()
+        self._listed: OrderedDict[tuple[Path, str], tuple[Any, dict[str, FileEntry]]] = OrderedDict()
+        self._listed_lock = threading.Lock()
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -87,6 +102,13 @@ class Mlflow:
                 raise MlflowError("PERMISSION_DENIED", error.message) from None
             raise missing(f"Run with id={run_id:.80} not found") from None
 
+    def run_folder(self, run_id: str) -> Path | None:
+        """Return the folder of a run, whoever asks; `None` where there is none of this id, or it is no id."""
+        try:
+            return self.workspace.find_run_folder(run_id)
+        except InvalidName:
+            return None
+
     def seen(self, folder: Path) -> Seen:
         """Return a run as its files have it now."""
         info = RunInfo(folder)
@@ -102,6 +124,30 @@ class Mlflow:
             info = info or RunInfo(folder)
             found.latest = {name: latest for name in info.metrics if (latest := _latest(info, name)) is not None}
 
+    def files_of(
+        self, folder: Path, part: str, read: Callable[[JournalState], dict[str, FileEntry]]
+    ) -> dict[str, FileEntry]:
+        """Return files of a run by path, as they were read last, unless its journals have grown.
+
+        Args:
+            folder: Of the run.
+            part: Names what `read` picks.
+            read: Picks the files from what the journals say.
+        """
+        with os.scandir(folder) as entries:
+            mark = sorted((one.name, one.stat().st_size) for one in entries if one.name.startswith("journal."))
+        with self._listed_lock:
+            kept = self._listed.get((folder, part))
+        if kept is not None and kept[0] == mark:
+            return kept[1]
+        found = read(read_journal(folder))
+        with self._listed_lock:
+            self._listed[folder, part] = (mark, found)
+            self._listed.move_to_end((folder, part))
+            if len(self._listed) > _MOST_LISTED:
+                self._listed.popitem(last=False)
+        return found
+
     def root(self, experiment: Experiment, run_id: str) -> str:
         """Return where the artifacts of a run are, for clients."""
         return f"{experiment.artifact_location}/{run_id}/artifacts"
@@ -111,14 +157,16 @@ class Mlflow:
         experiment = self.experiments.of_project(found.project)
         return found.shown(experiment.id, self.root(experiment, found.id))
 
-    def shown_records(self, records: Any) -> list[dict[str, Any]]:
-        """Return runs that the index found, as the protocol has them."""
-        found = []
-        for record in records:
-            one = seen_record(record)
-            if any(tag in one.tags for tag in (INPUTS, OUTPUTS, UNORDERED)):
-                self.complete(one, self.workspace.path / "runs" / record.folder)
-            found.append(self.shown_run(one))
+    def shown_record(self, record: RunRecord) -> bytes:
+        """Return a run that the index found, as JSON of the protocol."""
+        if any(tag in record.tags for tag in _IN_FILES):
+            return dumps(self.shown_run(self.completed(record)))
+        return self._shown.bytes_of(record, lambda one: self.shown_run(seen_record(one)))
+
+    def completed(self, record: RunRecord) -> Seen:
+        """Return a run that the index found, with what only its files tell."""
+        found = seen_record(record)
+        self.complete(found, self.workspace.path / "runs" / record.folder)
         return found
 
 

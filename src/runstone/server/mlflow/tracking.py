@@ -7,11 +7,14 @@ import math
 import time
 from typing import Any
 
+from starlette.responses import Response
+
 from runstone.errors import InvalidName, RunNotFound
 from runstone.index.conditions import Attribute, Compare
 from runstone.names import check_name, check_run_id, new_run_name
 from runstone.runinfo import RunInfo
-from runstone.server.mlflow.asking import Fields, paged
+from runstone.server.jsons import dumps
+from runstone.server.mlflow.asking import LARGEST_INT, Fields, paged, token_of
 from runstone.server.mlflow.errors import MlflowError, invalid, missing
 from runstone.server.mlflow.experiments import GRAMMAR, Experiment
 from runstone.server.mlflow.searching import search_runs
@@ -40,6 +43,7 @@ _MOST_EXPERIMENTS = 50_000
 _MOST_RUNS = 50_000
 _MOST_POINTS = 25_000
 _MOST_BULK_RUNS = 100
+_MOST_INTERVAL = 2_500
 _MOST_OF_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 _MOST_IN_ALL = 1000
 _MOST_TAG, _MOST_PARAM, _MOST_EXPERIMENT_TAG = 8_000, 6_000, 20_000
@@ -175,17 +179,11 @@ def search_datasets(call: Call) -> Answer:
     found: dict[tuple[str, ...], Answer] = {}
     for experiment_id in ids:
         one = call.mlflow.experiment(call.principal, experiment_id)
-        answer = search_runs(
-            call.mlflow,
-            [one],
-            filter="datasets.name LIKE '%'",
-            order_by=[],
-            view="ACTIVE_ONLY",
-            offset=0,
-            most=_MOST_RUNS,
+        page = search_runs(
+            call.mlflow, [one], filter="datasets.name LIKE '%'", order_by=[], view="ACTIVE_ONLY", window=slice(0, None)
         )
-        for run in answer.get("runs", ()):
-            for told in run["inputs"].get("dataset_inputs", ()):
+        for record in page.records:
+            for told in call.mlflow.completed(record).dataset_inputs:
                 summary = {
                     "experiment_id": one.id,
                     "name": told["dataset"]["name"],
@@ -291,7 +289,7 @@ def _set_status(writer: Writer, word: str, end_ms: int | None) -> None:
     if word in TO_STATUS:
         writer.end(TO_STATUS[word], end_ms / 1000 if end_ms is not None and 0 <= end_ms < _LAST_MS else None)
     elif word and not writer.journal.is_held:
-        writer.write("held", value=True)
+        writer.go_on()
 
 
 def delete_run(call: Call) -> Answer:
@@ -353,17 +351,17 @@ def delete_tag(call: Call) -> Answer:
 def log_batch(call: Call) -> Answer:
     """POST runs/log-batch: all that is sent is checked before any of it is kept."""
     fields, folder = call.fields, call.run(Role.CONTRIBUTOR)
-    told = {name: fields.objects(name) for name in _MOST_OF_BATCH}
+    told = {name: len(fields.dicts(name)) for name in _MOST_OF_BATCH}
     for name, most in _MOST_OF_BATCH.items():
-        if len(told[name]) > most:
+        if told[name] > most:
             raise invalid(
-                f"A batch logging request can contain at most {most} {name}. Got {len(told[name])} {name}. "
+                f"A batch logging request can contain at most {most} {name}. Got {told[name]} {name}. "
                 "Please split up them across multiple requests and try again."
             )
-    if sum(map(len, told.values())) > _MOST_IN_ALL:
+    if sum(told.values()) > _MOST_IN_ALL:
         raise invalid(f"A batch logging request can contain at most {_MOST_IN_ALL} metrics, params, and tags in all.")
-    metrics = _metrics(told["metrics"])
-    params = [(one.key(), one.text("value")) for one in told["params"]]
+    metrics, of_models = _batch_of_metrics(fields)
+    params = [(one.key(), one.text("value")) for one in fields.objects("params")]
     if len({key for key, _value in params}) < len(params):
         raise invalid(f"Duplicate parameter keys have been submitted: {[key for key, _value in params]!r:.300}")
     tags = _tags(fields)
@@ -372,25 +370,39 @@ def log_batch(call: Call) -> Answer:
         writer.log_metrics(metrics)
         writer.log_params(fresh)
         _set_tags(writer, tags)
-    _note_of_model(call, folder.name, list(zip(told["metrics"], metrics, strict=True)))
+    _note_of_model(call, folder.name, of_models)
     return {}
 
 
-def _metrics(told: list[Fields]) -> list[Metric]:
-    names: dict[str, str] = {}
-    found = []
-    for one in told:
-        raw = one.text("key")
-        key = names.get(raw)
-        if key is None:  # a batch most often holds few names, many times each
-            key = names[raw] = one.key()
-        found.append(_metric(one, key))
-    return found
+def _batch_of_metrics(fields: Fields) -> tuple[list[Metric], list[tuple[Fields, Metric]]]:
+    """Return the points of a batch; and those of them that name a logged model, with what is said of each."""
+    found, of_models = [], []
+    names: set[str] = set()
+    for number, one in enumerate(fields.dicts("metrics")):
+        key, value, at_ms, step = one.get("key"), one.get("value"), one.get("timestamp"), one.get("step", 0)
+        # A batch holds few names, many times each, and most often plain numbers: what needs no look is not looked at.
+        if (
+            value.__class__ is float
+            and at_ms.__class__ is step.__class__ is int
+            and key.__class__ is str
+            and key in names
+            and 0 <= at_ms < LARGEST_INT
+            and -LARGEST_INT <= step < LARGEST_INT
+            and "model_id" not in one
+        ):
+            found.append(Metric(key, value, at_ms, step))
+            continue
+        told = Fields(one, f"metrics[{number}].")
+        metric = _metric(told)
+        names.add(metric.key)
+        found.append(metric)
+        if told.text("model_id"):
+            of_models.append((told, metric))
+    return found, of_models
 
 
-def _metric(fields: Fields, key: str | None = None) -> Metric:
-    key = key if key is not None else fields.key()
-    value, at_ms = fields.number("value"), fields.integer("timestamp")
+def _metric(fields: Fields) -> Metric:
+    key, value, at_ms = fields.key(), fields.number("value"), fields.integer("timestamp")
     if not at_ms >= 0:
         raise fields.wrong("timestamp", at_ms)
     return Metric(key, value, at_ms, fields.integer("step", 0))
@@ -448,8 +460,7 @@ def log_inputs(call: Call) -> Answer:
         told.append({"dataset_input": {"tags": tags, "dataset": shown} if tags else {"dataset": shown}})
     told += [{"model_input": {"model_id": one.required("model_id")}} for one in call.fields.objects("models")]
     with call.mlflow.writers.writing(folder) as writer:
-        standing, _outputs = links_of(folder)
-        known = {input_key(there) for there in standing}
+        known = writer.known_inputs(lambda of: {input_key(there) for there in links_of(of)[0]})
         for new in told:
             if input_key(new) in known:
                 continue
@@ -512,7 +523,7 @@ def log_model_history(call: Call) -> Answer:
     return {}
 
 
-def search(call: Call) -> Answer:
+def search(call: Call) -> Response:
     """POST runs/search."""
     fields = call.fields
     experiments = []
@@ -524,15 +535,20 @@ def search(call: Call) -> Answer:
             one = call.mlflow.experiments.find(experiment_id)
         if one is not None and call.principal.may(Role.VIEWER, one.project):
             experiments.append(one)
-    return search_runs(
+    page = search_runs(
         call.mlflow,
         experiments,
         filter=fields.text("filter"),
         order_by=fields.texts("order_by"),
         view=view,
-        offset=offset,
-        most=most,
+        window=slice(offset, offset + most),
     )
+    parts = []
+    if page.records:
+        parts.append(b'"runs":[' + b",".join(map(call.mlflow.shown_record, page.records)) + b"]")
+    if offset + most < page.total:
+        parts.append(b'"next_page_token":' + dumps(token_of(offset + most)))
+    return Response(b"{" + b",".join(parts) + b"}", media_type="application/json")
 
 
 # --- history ----------------------------------------------------------------------------------------------------------
@@ -578,21 +594,35 @@ def metric_history_bulk(call: Call) -> Answer:
 def metric_history_interval(call: Call) -> Answer:
     """GET metrics/get-history-bulk-interval: some of the steps of each run, evenly, the first and the last always."""
     fields = call.fields
-    ids, key, most = fields.texts("run_ids"), fields.required("metric_key"), fields.most(2500, 2500)
-    if not 0 < len(ids) <= _MOST_BULK_RUNS:
-        raise invalid(f"GetMetricHistoryBulkInterval request must specify from 1 to {_MOST_BULK_RUNS} run_ids.")
+    ids = fields.texts("run_ids")
+    if not ids:
+        raise fields.absent("run_ids")
+    key, most = fields.required("metric_key"), fields.integer("max_results", _MOST_INTERVAL)
+    if not 0 < most <= _MOST_INTERVAL:
+        raise invalid(f"max_results must be between 1 and {_MOST_INTERVAL}, not {most}")
+    if len(ids) > _MOST_BULK_RUNS:
+        raise invalid(f"GetMetricHistoryBulkInterval request must specify at most {_MOST_BULK_RUNS} run_ids.")
     if fields.has("start_step") != fields.has("end_step"):
         raise invalid("If either start step or end step are specified, both must be specified.")
     first = fields.integer("start_step") if fields.has("start_step") else -math.inf
     last = fields.integer("end_step") if fields.has("end_step") else math.inf
     if first > last:
         raise invalid(f"end_step must be greater than start_step. Found start_step={first} and end_step={last}.")
-    found: list[Answer] = []
+    by_run: dict[str, list[Metric]] = {}
     for run_id in sorted(set(ids)):
         points = points_of(RunInfo(call.mlflow.reach(call.principal, run_id)), key)
-        points = [one for one in points if first <= one.step <= last]
-        steps = sorted({one.step for one in points})
-        kept = set(steps[:: max(1, len(steps) // most)]) | set(steps[-1:])
-        points.sort(key=lambda one: (one.step, one.timestamp_ms))
-        found += [{**shown_metric(one), "run_id": run_id} for one in points if one.step in kept]
+        by_run[run_id] = sorted(
+            (one for one in points if first <= one.step <= last), key=lambda one: (one.step, one.timestamp_ms)
+        )
+    steps = sorted({one.step for points in by_run.values() for one in points})
+    kept = {steps[number * len(steps) // most] for number in range(min(most, len(steps)))} if steps else set()
+    if len(steps) <= most:
+        kept = set(steps)
+    kept |= {one.step for points in by_run.values() for one in (*points[:1], *points[-1:])}
+    found = [
+        {**shown_metric(one), "run_id": run_id}
+        for run_id, points in by_run.items()
+        for one in points
+        if one.step in kept
+    ]
     return {"metrics": found} if found else {}

@@ -112,6 +112,12 @@ class Seen:
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
 
+    def latest_value(self, name: str) -> float | None:
+        """Return the value of the point of a metric that is the latest to MLflow; `None` where there is none."""
+        if name in self.latest:
+            return self.latest[name].value
+        return float(self.metrics[name].last) if name in self.metrics else None
+
     @property
     def status_word(self) -> str:
         """Its status, as MLflow says it."""
@@ -147,6 +153,11 @@ class Seen:
             found.setdefault(PARENT_TAG, self.parent)
         return found
 
+    @property
+    def dataset_inputs(self) -> list[dict[str, Any]]:
+        """The data that it used, as the protocol has it."""
+        return [one["dataset_input"] for one in self.inputs if "dataset_input" in one]
+
     def info(self, experiment_id: str, root: str) -> dict[str, Any]:
         """Return its `info`.
 
@@ -178,13 +189,15 @@ class Seen:
             if found:
                 data[name] = found
         inputs: dict[str, Any] = {}
-        datasets = [one["dataset_input"] for one in self.inputs if "dataset_input" in one]
+        datasets = self.dataset_inputs
         models = [one["model_input"] for one in self.inputs if "model_input" in one]
         if datasets:
             inputs["dataset_inputs"] = datasets
         if models:
             inputs["model_inputs"] = models
-        shown: dict[str, Any] = {"info": self.info(experiment_id, root), "data": data, "inputs": inputs}
+        shown: dict[str, Any] = {"info": self.info(experiment_id, root), "data": data}
+        if inputs:
+            shown["inputs"] = inputs
         if self.outputs:
             shown["outputs"] = {"model_outputs": self.outputs}
         return shown

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from runstone.names import new_run_id
 from runstone.runinfo import RunInfo
 from runstone.runlog.reader import JournalState, read_events, read_journal
-from runstone.runlog.writer import RunLog
+from runstone.runlog.writer import RunLog, clear_stop, stop_word
 from runstone.server.mlflow.errors import MlflowError, invalid
 from runstone.server.mlflow.values import HIDDEN, Metric, param_text, plain_params, typed
 from runstone.status import Status
@@ -66,6 +66,7 @@ class Writer:
         self._changed_ns = folder.stat().st_mtime_ns
         self._seen: tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]] = (set(), set())
         self._highest: dict[str, tuple[int, float, float]] | None = None
+        self._inputs: tuple[int, set[str]] | None = None
 
     @property
     def journal(self) -> JournalState:
@@ -87,41 +88,47 @@ class Writer:
             run_id = self.folder.name
             raise invalid(f"The run {run_id} must be in the 'active' state. Current state is deleted.")
 
+    @property
+    def stop_word(self) -> str | None:
+        """What somebody, a sweep or a person, asked of the run: `stop` or `prune`; `None` where nobody asked."""
+        return stop_word(self.folder) if self._log.control[0] else None
+
     def log_metrics(self, metrics: Iterable[Metric]) -> None:
         """Add points, each with its own time; one that came before, as at a client's second try, counts once.
 
         Raises:
+            MlflowError: the run was asked to stop: the protocol has no other word for that.
             OSError: the disk refuses.
         """
+        word = self.stop_word
+        if word is not None:
+            told = "its sweep has pruned it" if word == "prune" else "somebody stopped it"
+            raise MlflowError("ABORTED", f"The run {self.folder.name} takes no more metrics: {told}. End the training.")
         log = self._log.points.log
-        for one in metrics:
-            if not self._is_new(one):
-                continue
-            self._note_order(one)
-            self._wall_s = one.timestamp_ms / 1000
-            log({one.key: one.value}, one.step)
-
-    def _is_new(self, one: Metric) -> bool:
-        point = one.identity
         recent, before = self._seen
-        if point in recent or point in before:
-            return False
-        recent.add(point)
-        if len(recent) > _REMEMBERED:
-            self._seen = (set(), recent)
-        return True
+        highest = self._ranks()
+        for one in metrics:
+            key, value, at_ms, step = one
+            point = one if value == value else (key, None, at_ms, step)
+            if point in recent or point in before:
+                continue
+            recent.add(point)
+            if len(recent) > _REMEMBERED:
+                self._seen = recent, before = set(), recent
+            rank = highest.get(key)
+            if rank is None or step > rank[0] or one.rank >= rank:
+                highest[key] = (step, at_ms / 1000, value if value == value else 0.0)
+            elif UNORDERED not in self._journal.tags:
+                self.set_tags({UNORDERED: "1"})  # its last point is not the one that MLflow takes for the latest
+            self._wall_s = at_ms / 1000
+            log({key: value}, step)
 
-    def _note_order(self, one: Metric) -> None:
-        """Say in the run, once, that the last point of a metric is not the one that MLflow takes for the latest."""
+    def _ranks(self) -> dict[str, tuple[int, float, float]]:
+        """Return the rank of each metric's point that is the latest to MLflow."""
         if self._highest is None:
             known = RunInfo(self.folder).metrics if self._journal.writers else {}
             self._highest = {name: (found.last_step, found.last_at, -math.inf) for name, found in known.items()}
-        rank = one.rank
-        before = self._highest.get(one.key)
-        if before is None or rank >= before:
-            self._highest[one.key] = rank
-        elif UNORDERED not in self._journal.tags:
-            self.set_tags({UNORDERED: "1"})
+        return self._highest
 
     def check_params(self, params: Mapping[str, str]) -> dict[str, JSON]:
         """Return the params that are new, as they are kept.
@@ -185,12 +192,35 @@ class Writer:
         """
         self._log.write(event, **fields)
 
-    def end(self, status: Status, at_s: float | None) -> None:
-        """Say how the run ended, and let go of it.
+    def known_inputs(self, read: Callable[[Path], set[str]]) -> set[str]:
+        """Return the keys of what the run is said to have used, for whoever adds to them.
+
+        Args:
+            read: Reads them from the files of a run; called when another writer may have added some.
+        """
+        _journal = self.journal  # looks whether there is another writer
+        if self._inputs is None or self._inputs[0] != self._changed_ns:
+            self._inputs = (self._changed_ns, read(self.folder))
+        return self._inputs[1]
+
+    def go_on(self) -> None:
+        """Say that a run that had ended goes on; what it was asked for before is done.
 
         Raises:
             OSError: the disk refuses.
         """
+        clear_stop(self.folder)
+        self.write("held", value=True)
+
+    def end(self, status: Status, at_s: float | None) -> None:
+        """Say how the run ended, and let go of it. One that was asked to stop did not fail by itself.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        word = self.stop_word
+        if word is not None and status is not Status.FINISHED:
+            status = Status.PRUNED if word == "prune" else Status.STOPPED
         self._clock.told_s = max(at_s, self._clock.floor_s) if at_s is not None else None
         self._log.write("end", status=str(status), failure=None, dropped=self._log.points.dropped)
         self._log.write("held", value=False)

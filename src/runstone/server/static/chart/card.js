@@ -14,11 +14,11 @@ import { padded } from "./scale.js";
 import { loader } from "./loader.js";
 import { nothing } from "./series.js";
 
-/** @typedef {{id: string, label: string, colour?: string | null}} Shown  a run of the charts; `colour`: chosen by hand */
+/** @typedef {{id: string, label: string, colour?: string | null, parent?: string | null}} Shown  a run of the charts; `colour`: chosen by hand */
 /** @typedef {{key: string, label: string, ids: string[], runs: number}} Group */
 /** @typedef {{runs: Shown[], groups: Group[] | null}} Scene */
 
-const FEW = 400; // buckets, even of a small chart: twice as many points come as they are
+const FEW = 600; // buckets, even of a small chart: twice as many points come as they are, which costs no more than what buckets say
 
 /** How x is called, and its unit. @param {string} x @returns {{name: string, unit: import("./ticks.js").Unit}} */
 export function axis(x) {
@@ -36,8 +36,9 @@ export function axis(x) {
  * @param {import("./zoom.js").Zoom} how.zoom
  * @param {(metric: string) => void} [how.onFull]
  * @param {() => void} [how.onExtent]  the range of y has changed
+ * @param {() => void} [how.onGrowth]  points have come
  */
-export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
+export function chartCard({ metric, scene, signal, zoom, onFull, onExtent, onGrowth }) {
   const data = loader();
   /** @type {AbortController | null} */
   let asking = null;
@@ -139,8 +140,8 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
     return { x: range(), y: ownY ?? y ?? (shared && sharedY ? padded(isLogY() ? "log" : "linear", sharedY) : null), logX: logx, logY: isLogY(), robust, unit: axis(x).unit };
   }
 
-  /** @param {number} buckets @returns {import("./loader.js").Wish} */
-  function wish(buckets) {
+  /** @param {number} [buckets] @returns {import("./loader.js").Wish} */
+  function wish(buckets = Math.max(FEW, chart.columns / 2)) {
     const { runs, groups } = scene();
     const { x, smooth } = store.state;
     return { metric, runs: groups ? groups.flatMap((group) => group.ids) : runs.map((run) => run.id), x, smooth, range: range(), buckets };
@@ -149,7 +150,7 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
   /** @param {Map<string, import("./series.js").Points>} points @returns {import("./series.js").Line[]} */
   function linesOf(points) {
     const { runs, groups } = scene();
-    const { baseline, band } = store.state;
+    const { baseline, band, x } = store.state;
     const dashes = runDashes(groups ? groups.map((group) => group.key) : runs.map((run) => run.id));
     if (groups) {
       return groups.map((group) => ({
@@ -159,7 +160,7 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
     }
     return runs.map((run) => ({
       key: run.id, run: run.id, metric, label: run.label, colour: colourOf(run.id, run.colour), dash: dashes.get(run.id) ?? [],
-      isBaseline: run.id === baseline, points: points.get(run.id) ?? nothing(),
+      isBaseline: run.id === baseline, isFork: !!run.parent && x === "step", points: points.get(run.id) ?? nothing(),
     })).filter((line) => line.points.x.length > 0 || line.points.error);
   }
 
@@ -171,7 +172,7 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
   /** Draw what is held. */
   function show() {
     if (!isVisible) return;
-    draw(data.held(wish(1).runs));
+    draw(data.held(wish()));
   }
 
   /** @param {Map<string, import("./series.js").Points>} points */
@@ -189,12 +190,16 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
   function describe(lines) {
     const nan = lines.filter((line) => line.points.nan > 0);
     const inf = lines.filter((line) => line.points.inf > 0);
-    const sum = (/** @type {"nan" | "inf" | "dropped"} */ key) => lines.reduce((total, line) => total + line.points[key], 0);
-    const names = (/** @type {typeof lines} */ of, /** @type {"nan" | "inf"} */ key) => of.map((line) => `${line.label}: ${line.points[key]}`).join("\n");
+    const sum = (/** @type {"nan" | "inf" | "dropped" | "repeated"} */ key) => lines.reduce((total, line) => total + line.points[key], 0);
+    const names = (/** @type {typeof lines} */ of, /** @type {"nan" | "inf" | "repeated"} */ key) => of.filter((line) => line.points[key]).map((line) => `${line.label}: ${line.points[key]}`).join("\n");
     const lost = (chart.layout?.dropped ?? 0) + sum("dropped");
+    const at = chart.layout;
+    const isElsewhere = at !== null && lines.length > 0 && lines.every(({ points }) => points.x1 < at.sx.low || points.x0 > at.sx.high);
     fill(notes,
+      isElsewhere && h("span.note", { title: "All points lie outside the range of x" }, "nothing in this range"),
       nan.length > 0 && h("span.note.bad", { title: names(nan, "nan") }, `${sum("nan").toLocaleString("en-US")} NaN`),
       inf.length > 0 && h("span.note.bad", { title: names(inf, "inf") }, `${sum("inf").toLocaleString("en-US")} Inf`),
+      sum("repeated") > 0 && h("span.note", { title: `Points with the step of the point before; drawn in the order in which they were logged\n${names(lines, "repeated")}` }, `${sum("repeated").toLocaleString("en-US")} repeated`),
       lost > 0 && h("span.note", { title: "Points without a place on these axes: 0 or less on a logarithmic one, or without a value for x" }, `${lines.some((line) => line.points.low) && chart.layout?.dropped ? "at least " : ""}${lost.toLocaleString("en-US")} dropped`),
       (chart.layout?.beyond ?? 0) > 0 && h("span.note", { title: "Points above or below the range of y" }, `${chart.layout?.beyond.toLocaleString("en-US")} out of view`));
     chart.element.setAttribute("aria-label", `Chart of ${metric} over ${axis(store.state.x).name}, ${lines.length} ${lines.length === 1 ? "line" : "lines"}${lines.length ? `: ${lines.slice(0, 5).map((line) => line.label).join(", ")}${lines.length > 5 ? ", …" : ""}` : ""}`);
@@ -208,12 +213,13 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
     if (chart.element.dataset.state !== "ready") chart.element.dataset.state = "loading";
     element.setAttribute("aria-busy", "true");
     try {
-      const points = await data.load(wish(Math.max(FEW, chart.columns / 2)), mine.signal);
+      const points = await data.load(wish(), mine.signal);
       if (mine.signal.aborted || signal.aborted) return;
       const refused = [...points.values()].find((each) => each.error && !/no metric|never logged|not found/i.test(each.error));
       problem.hidden = !refused;
       fill(problem, refused && [icon("alert"), refused.error]);
       await draw(points);
+      onGrowth?.();
     } catch (error) {
       if (mine.signal.aborted || signal.aborted) return;
       problem.hidden = false;
@@ -246,12 +252,13 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
       if (!isVisible) return;
       show();
       clearTimeout(timer);
-      if (wait_ms) timer = window.setTimeout(() => void load(), wait_ms);
+      if (data.isReady(wish())) asking?.abort(); // what is drawn is what is meant
+      else if (wait_ms) timer = window.setTimeout(() => void load(), wait_ms);
       else void load();
     },
     /** @param {Set<string>} runs @param {boolean} all */
     changed(runs, all) {
-      const mine = wish(1).runs.filter((run) => all || runs.has(run));
+      const mine = wish().runs.filter((run) => all || runs.has(run));
       data.outdate(mine);
       if (mine.length) void load();
     },
@@ -261,6 +268,10 @@ export function chartCard({ metric, scene, signal, zoom, onFull, onExtent }) {
     },
     get ownX() {
       return ownX;
+    },
+    /** Where the newest point lies along x. */
+    get end() {
+      return chart.lines.reduce((end, { points }) => (points.x1 > end ? points.x1 : end), -Infinity);
     },
     /** @returns {[number, number] | null} range of y that the data of this card want */
     get extent() {

@@ -41,6 +41,8 @@ export function lineChart({ name, signal, onView, onBack, xName, isSynced = () =
   let width = 0;
   let height = 0;
   let isAwake = false;
+  /** @type {import("./draw.js").Ink | null} read with each painting: asking for styles at every move would cost more than drawing */
+  let ink = null;
   let isShown = false; // something lies on the upper canvas
   /** @type {(() => void)[]} */
   let painted = [];
@@ -85,7 +87,7 @@ export function lineChart({ name, signal, onView, onBack, xName, isSynced = () =
     return made;
   }
 
-  function ink() {
+  function readInk() {
     const style = getComputedStyle(element);
     const of = (/** @type {string} */ key) => style.getPropertyValue(key).trim();
     return { ground: of("--surface"), text: of("--faint"), grid: of("--grid"), axis: of("--axis"), accent: of("--accent") };
@@ -101,7 +103,7 @@ export function lineChart({ name, signal, onView, onBack, xName, isSynced = () =
     const g = under.getContext("2d");
     if (!g) return;
     layout = arrange(lines, view, width, height);
-    const colours = ink();
+    const colours = (ink = readInk());
     if (!layout) {
       g.clearRect(0, 0, width, height);
       element.dataset.state = "empty";
@@ -136,8 +138,8 @@ export function lineChart({ name, signal, onView, onBack, xName, isSynced = () =
     over ??= canvas();
     const g = over.getContext("2d");
     if (!g) return;
-    const at = x === null ? [] : lines.map(({ points }) => nearest(points, x));
-    drawOver(g, layout, lines, ink(), { x, focus: now.run, at, box, width, height });
+    const at = x === null ? [] : lines.map(({ points }) => indexAt(points, x));
+    drawOver(g, layout, lines, (ink ??= readInk()), { x, focus: now.run, at, box, width, height });
     isShown = true;
   }
 
@@ -158,17 +160,23 @@ export function lineChart({ name, signal, onView, onBack, xName, isSynced = () =
     });
   }
 
+  /** The point nearest to x, or -1: also where a line ended long before. @param {import("./series.js").Points} points @param {number} x */
+  function indexAt(points, x) {
+    const index = nearest(points, x);
+    if (index < 0 || !layout || x <= points.x1) return index;
+    const { sx, width: wide } = layout;
+    return Math.abs(sx.to(points.x[index]) - sx.to(x)) > Math.max(30, wide / 20) ? -1 : index;
+  }
+
   /** @param {number} x @returns {import("./tooltip.js").Row[]} */
   function rowsAt(x) {
     if (!layout || !pointer) return [];
-    const { sx, sy, width: wide } = layout;
+    const { sy } = layout;
     const { y } = pointer;
     return lines.flatMap((line) => {
       const { points } = line;
-      const index = nearest(points, x);
+      const index = indexAt(points, x);
       if (index < 0) return [];
-      const beside = Math.abs(sx.to(points.x[index]) - sx.to(x));
-      if (beside > Math.max(30, wide / 20) && x > points.x1) return []; // the run ended long before
       const value = (points.smooth ?? points.y)[index];
       const py = sy.to(value);
       return [{ line, index, distance: Number.isFinite(py) ? Math.abs(py - y) : Infinity }];

@@ -143,7 +143,8 @@ function drawBand(g, layout, line, from, to, isSmoothed) {
 }
 
 /**
- * What is not finite: a cross on the axis for NaN, a wedge at the edge for infinities. And where attempts begin.
+ * What is not finite: a cross on the axis for NaN, a wedge at the edge for infinities. And where attempts begin, steps go back, and
+ * a run goes on from another.
  * @param {Context} g
  * @param {Layout} layout
  * @param {Line} line
@@ -169,22 +170,35 @@ export function drawMarks(g, layout, line, [from, to]) {
       else wedge(g, x, below ? top + height - 4 : top + 4, below ? -1 : 1);
     }
   }
-  for (const { x } of points.attempts) {
-    if (x < sx.low || x > sx.high) continue;
-    const px = Math.round(sx.to(x)) + 0.5;
-    g.lineWidth = 1;
-    g.setLineDash([2, 3]);
-    g.beginPath();
-    g.moveTo(px, top);
-    g.lineTo(px, top + height);
-    g.stroke();
-    g.setLineDash([]);
-    g.beginPath();
-    g.moveTo(px, top);
-    g.lineTo(px + 7, top + 3.5);
-    g.lineTo(px, top + 7);
-    g.fill();
-  }
+  for (const { x } of points.attempts) begin(g, layout, x, true);
+  for (const x of points.restarts) begin(g, layout, x, false);
+  if (line.isFork && points.x0 > 0 && points.x[0] === points.x0) ring(g, sx.to(points.x[0]), layout.sy.to(points.y[0]));
+}
+
+/** A flag: full where an attempt begins, open where steps go back within one. @param {Context} g @param {Layout} layout @param {number} x @param {boolean} isFull */
+function begin(g, { sx, top, height }, x, isFull) {
+  if (x < sx.low || x > sx.high) return;
+  const px = Math.round(sx.to(x)) + 0.5;
+  g.lineWidth = 1;
+  g.setLineDash([2, 3]);
+  g.beginPath();
+  g.moveTo(px, top);
+  g.lineTo(px, top + height);
+  g.stroke();
+  g.setLineDash([]);
+  g.beginPath();
+  g.moveTo(px, top);
+  g.lineTo(px + 7, top + 3.5);
+  g.lineTo(px, top + 7);
+  isFull ? g.fill() : g.stroke();
+}
+
+/** @param {Context} g @param {number} x @param {number} y */
+function ring(g, x, y) {
+  g.lineWidth = 1.5;
+  g.beginPath();
+  g.arc(x, y, 4, 0, 7);
+  g.stroke();
 }
 
 /** @param {Context} g @param {number} x @param {number} y */

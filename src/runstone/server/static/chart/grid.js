@@ -21,10 +21,13 @@ const NEAR = "150px 0px";
 /** @param {string} metric */
 const sectionOf = (metric) => (metric.includes("/") ? metric.slice(0, metric.indexOf("/")) : "");
 
+/** What of a line is no number. @param {import("./series.js").Points} points */
+const strange = ({ nan, inf }) => nan + inf > 0 && h("span.bad", null, [nan > 0 && `${nan.toLocaleString("en-US")} NaN`, inf > 0 && `${inf.toLocaleString("en-US")} Inf`].filter(Boolean).join(", "));
+
 /**
  * @param {object} how
  * @param {AbortSignal} how.signal
- * @param {string} [how.only]  shows only metrics of this prefix, or all but this one when it begins with "!"
+ * @param {string | ((metric: string) => boolean)} [how.only]  shows only metrics of this prefix, or all but this one when it begins with "!"; or those for which it holds
  */
 export function chartGrid({ signal, only = "" }) {
   /** @type {string[]} */
@@ -35,11 +38,12 @@ export function chartGrid({ signal, only = "" }) {
   const slots = new Map();
   const closed = remembered();
   const cards = () => [...slots.values()].flatMap(({ card }) => card ?? []);
-  const zoom = zooming(() => [...cards(), ...(opened ? [opened] : [])]);
+  const zoom = zooming();
   /** @type {any} the card of the full screen */
   let opened = null;
   let built = "";
 
+  const isWanted = typeof only === "function" ? only : (/** @type {string} */ metric) => !only || (only.startsWith("!") ? sectionOf(metric) !== only.slice(1) : sectionOf(metric) === only);
   const element = h("div.grid");
   const sight = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) see(target, isIntersecting);
@@ -55,7 +59,10 @@ export function chartGrid({ signal, only = "" }) {
     store.set({ zoom: null }, { replace: true });
     refresh();
   }, signal);
-  store.watch(["smooth", "logx", "logy", "log", "robust", "shared", "y", "band", "baseline", "zoom"], refresh, signal);
+  store.watch(["smooth", "logx", "logy", "log", "robust", "shared", "y", "band", "baseline"], () => refresh(), signal);
+  store.watch(["zoom"], () => refresh(zoom.wait_ms), signal);
+  store.watch(["tail"], follow, signal);
+  store.watch(["shared"], share, signal);
   onChanges((changes) => cards().forEach((card) => card.changed(changes.runs, changes.all)), signal);
   const target = () => {
     const at = element.querySelector(".card:hover, .card:focus-within");
@@ -77,9 +84,10 @@ export function chartGrid({ signal, only = "" }) {
     }
   }
 
-  function refresh() {
-    for (const card of cards()) card.refresh();
-    opened?.refresh();
+  /** @param {number} [wait_ms] */
+  function refresh(wait_ms = 0) {
+    for (const card of cards()) card.refresh(wait_ms);
+    opened?.refresh(wait_ms);
   }
 
   /** @param {Element} slot @param {boolean} visible */
@@ -87,7 +95,7 @@ export function chartGrid({ signal, only = "" }) {
     const entry = slots.get(slot);
     if (!entry || (!visible && !entry.card)) return;
     if (!entry.card) {
-      entry.card = chartCard({ metric: entry.metric, scene: () => scene, signal, zoom, onFull: full, onExtent: share });
+      entry.card = chartCard({ metric: entry.metric, scene: () => scene, signal, zoom, onFull: full, onExtent: share, onGrowth: follow });
       slot.append(entry.card.element);
     }
     entry.card.see(visible);
@@ -97,7 +105,7 @@ export function chartGrid({ signal, only = "" }) {
   function sections() {
     const { pinned, metrics: wanted } = store.state;
     const { test } = pattern(wanted);
-    const fits = metrics.filter((metric) => test(metric) && (!only || (only.startsWith("!") ? sectionOf(metric) !== only.slice(1) : sectionOf(metric) === only)));
+    const fits = metrics.filter((metric) => test(metric) && isWanted(metric));
     /** @type {Map<string, string[]>} */
     const found = new Map();
     const first = pinned.filter((/** @type {string} */ metric) => fits.includes(metric));
@@ -162,6 +170,13 @@ export function chartGrid({ signal, only = "" }) {
     }
   }
 
+  /** Move the zoom to where the newest points are. */
+  function follow() {
+    const { tail, zoom: now } = store.state;
+    const end = cards().reduce((last, card) => Math.max(last, card.end), -Infinity);
+    if (tail && now && Number.isFinite(end) && end !== now[1]) store.set({ zoom: [end - (now[1] - now[0]), end] }, { replace: true });
+  }
+
   /** @param {string} first */
   function full(first) {
     const stop = new AbortController();
@@ -206,7 +221,7 @@ export function chartGrid({ signal, only = "" }) {
     open();
     const tell = () => fill(legend, opened?.chart.lines.map((/** @type {any} */ line) => h("button.legend-item", {
       type: "button", onmouseenter: () => hover.set({ run: line.run }), onmouseleave: () => hover.set({ run: "" }),
-    }, h("span.swatch", { style: { background: line.colour } }), line.label)));
+    }, h("span.swatch", { style: { background: line.colour } }), line.label, strange(line.points))));
     hover.watch(tell, stop.signal);
     setTimeout(tell, 400);
   }

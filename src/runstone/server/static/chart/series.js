@@ -15,6 +15,7 @@ import { numeric } from "../core/format.js";
  * @property {string} colour
  * @property {number[]} dash
  * @property {boolean} isBaseline
+ * @property {boolean} [isFork]  went on from another run
  * @property {Points} points
  */
 
@@ -37,8 +38,10 @@ import { numeric } from "../core/format.js";
  * @property {number} dropped    without a place on the x axis
  * @property {number} x0         range of the whole series
  * @property {number} x1
- * @property {number[]} breaks   indexes at which another attempt begins
- * @property {{attempt: number, x: number}[]} attempts
+ * @property {number} repeated   points with the step of the point before
+ * @property {number[]} breaks   indexes at which the line begins anew: another attempt that begins further left, or steps that go back
+ * @property {{attempt: number, x: number}[]} attempts  but the first
+ * @property {number[]} restarts  places on the x axis to which steps went back within an attempt
  * @property {boolean} isAscending  along x
  * @property {string} error
  */
@@ -66,7 +69,7 @@ export function decode(buffer) {
 /** @returns {Points} */
 export function nothing(error = "") {
   const none = new Float64Array(0);
-  return { total: 0, token: "", level: "raw", x: none, y: none, low: null, high: null, last: null, smooth: null, n: null, lost: null, infinite: null, nan: 0, inf: 0, dropped: 0, x0: NaN, x1: NaN, breaks: [], attempts: [], isAscending: true, error };
+  return { total: 0, token: "", level: "raw", x: none, y: none, low: null, high: null, last: null, smooth: null, n: null, lost: null, infinite: null, nan: 0, inf: 0, dropped: 0, repeated: 0, x0: NaN, x1: NaN, breaks: [], attempts: [], restarts: [], isAscending: true, error };
 }
 
 /**
@@ -94,6 +97,7 @@ export function pointsOf(head, held) {
   const x = join("x", held?.x) ?? none;
   const [x0, x1] = head.x_range ?? [NaN, NaN];
   const isOrdered = head.is_ordered !== false;
+  const falls = /** @type {number[]} */ (head.restarts ?? []);
   const starts = (head.attempts ?? []).map((/** @type {any} */ one) => ({ attempt: one.attempt, at: one.from_index }));
   return {
     total: head.points,
@@ -113,8 +117,10 @@ export function pointsOf(head, held) {
     dropped: head.without_x ?? 0,
     x0: numeric(x0),
     x1: numeric(x1),
-    breaks: isOrdered ? [] : starts.map((/** @type {any} */ one) => one.at).filter((/** @type {number} */ at) => at > 0 && at < x.length && x[at] < x[at - 1]),
+    repeated: head.repeated ?? 0,
+    breaks: isOrdered ? [] : [...new Set([...falls, ...starts.map((/** @type {any} */ one) => one.at).filter((/** @type {number} */ at) => x[at] < x[at - 1])])].filter((at) => at > 0 && at < x.length).sort((a, b) => a - b),
     attempts: starts.slice(1).map((/** @type {any} */ one) => ({ attempt: one.attempt, x: x[one.at] })).filter((/** @type {any} */ one) => Number.isFinite(one.x)),
+    restarts: falls.filter((at) => !starts.some((/** @type {any} */ one) => one.at === at)).map((at) => x[at]).filter(Number.isFinite),
     isAscending: isOrdered,
     error: "",
   };

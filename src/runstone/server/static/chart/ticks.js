@@ -23,7 +23,15 @@ export function ticks(kind, low, high, wanted, unit = "number") {
   if (kind === "log") return logTicks(low, high, wanted);
   if (unit !== "number" && (high - low) / wanted >= 1) return timeTicks(low, high, wanted, unit);
   const step = niceStep((high - low) / Math.max(1, wanted));
-  return along(low, high, step).map((value) => ({ value, label: label(value, step) }));
+  const say = unit === "duration" ? (/** @type {number} */ value) => `${label(value, step)}s` : unit === "clock" ? (/** @type {number} */ value) => instant(value, step) : (/** @type {number} */ value) => label(value, step);
+  return along(low, high, step).map((value) => ({ value, label: say(value) }));
+}
+
+/** A moment of which parts of a second matter. @param {number} at @param {number} step */
+function instant(at, step) {
+  const digits = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
+  const second = Math.floor(Number(at.toFixed(digits)));
+  return `${clock(second, 1)}${digits ? (at - second).toFixed(digits).slice(1) : ""}`;
 }
 
 /** The next of 1, 2, 5 times a power of ten. @param {number} rough */

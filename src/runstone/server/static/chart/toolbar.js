@@ -20,8 +20,9 @@ export function chartBar({ signal, metrics, before }) {
   const x = h("select", { "aria-label": "x axis", title: "x axis", onfocus: drawAxes, onchange: () => store.set({ x: x.value }) });
   const kind = h("select", { "aria-label": "Smoothing", title: "Smoothing (s)", onchange: onSmooth }, KINDS.map(([value, text]) => h("option", { value }, text)));
   const amount = h("input", { type: "range", "aria-label": "Amount of smoothing", oninput: onSmooth });
-  const reset = h("button.link", { type: "button", onclick: () => store.set({ zoom: null }) }, "Whole range");
-  const element = h("div.chart-bar", null, before, search, x, h("span.smooth", null, kind, amount), problem, reset, h("span.spacer"),
+  const reset = h("button.link", { type: "button", onclick: () => store.set({ zoom: null, tail: false }) }, "Whole range");
+  const tail = h("button.link", { type: "button", title: "Move along with the newest points", onclick: () => store.set({ tail: !store.state.tail }) }, "Follow tail");
+  const element = h("div.chart-bar", null, before, search, x, h("span.smooth", null, kind, amount), problem, reset, tail, h("span.spacer"),
     iconButton("more", "More for all charts", (event) => menu(/** @type {Element} */ (event.currentTarget), options())));
 
   function onSearch() {
@@ -36,9 +37,11 @@ export function chartBar({ signal, metrics, before }) {
   }
 
   function drawAxes() {
-    const names = metrics();
+    const all = metrics();
+    const epoch = all.find((name) => /(^|[/.])epoch$/i.test(name));
+    const names = all.filter((name) => name !== epoch);
     const now = store.state.x;
-    const known = [...AXES, ...names.slice(0, 500).map((name) => [`metric:${name}`, name])];
+    const known = [...AXES, ...(epoch ? [[`metric:${epoch}`, "Epoch"]] : []), ...names.slice(0, 500).map((name) => [`metric:${name}`, name])];
     if (!known.some(([value]) => value === now)) known.push([now, now.replace("metric:", "")]);
     x.replaceChildren(...known.map(([value, text]) => h("option", { value, selected: value === now }, text)));
   }
@@ -50,7 +53,8 @@ export function chartBar({ signal, metrics, before }) {
     Object.assign(amount, how === "ema" ? { min: 0, max: 0.999, step: 0.001 } : { min: 0, max: 200, step: 1 });
     amount.value = much;
     amount.title = how === "ema" ? `Weight of the past: ${much}` : how === "mean" ? `Points: ${much}` : `Deviation in points: ${much}`;
-    reset.hidden = !store.state.zoom;
+    reset.hidden = tail.hidden = !store.state.zoom;
+    tail.setAttribute("aria-pressed", String(store.state.tail));
     if (document.activeElement !== search) search.value = store.state.metrics;
     drawAxes();
   }
@@ -68,7 +72,7 @@ export function chartBar({ signal, metrics, before }) {
     ];
   }
 
-  store.watch(["x", "smooth", "zoom", "metrics"], draw, signal);
+  store.watch(["x", "smooth", "zoom", "tail", "metrics"], draw, signal);
   draw();
   return { element, focus: () => search.focus(), redraw: draw };
 }

@@ -36,6 +36,7 @@ const fields = {
   shared: flag(), // one y range for a section
   y: range(),
   zoom: range(),
+  tail: flag(), // the zoom moves along with the newest points
   sync: flag(true, { remembered: true }),
   band: text("minmax", { remembered: true }), // of groups: minmax, std, ci
   size: text("m", { remembered: true }),
@@ -43,6 +44,7 @@ const fields = {
   // one run, and comparing
   run: text(),
   tab: text(),
+  beside: list(["…"]), // metrics of training above those of the machine; "…": those that tell most
   item: text(), // what is open inside a tab: an artifact, a file, a medium
   differences: flag(true),
   axes: list(), // of parallel coordinates and scatter

@@ -32,5 +32,5 @@ export function sheet(tag, label, paint, signal) {
     paint(g, { width, height }, (name) => style.getPropertyValue(name).trim());
     element.dataset.state = "ready";
   }
-  return { element, later };
+  return { element, later, canvas };
 }

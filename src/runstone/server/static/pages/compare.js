@@ -1,15 +1,18 @@
 /** Some runs beside each other: what differs, how their curves lie, what goes with what. */
 
 import { get } from "../core/api.js";
-import { count, duration, moment, numeric, plain, plainName, short } from "../core/format.js";
+import { count, numeric, plainName } from "../core/format.js";
 import { fill, h } from "../core/h.js";
 import { onChanges } from "../core/live.js";
-import { byName, pattern } from "../core/pattern.js";
 import { store } from "../core/state.js";
 import { colourOf, theme } from "../core/theme.js";
 import { chartGrid } from "../chart/grid.js";
 import { chartBar } from "../chart/toolbar.js";
 import { among, direction, quoted, titleOf } from "../table/columns.js";
+import { axisBadges } from "./axis_badges.js";
+import { differs } from "./compare_rows.js";
+import { compareTable } from "./compare_table.js";
+import { mediaBoard } from "./media_board.js";
 import { parallel } from "./parallel.js";
 import { nothing, trouble } from "./parts.js";
 import { scatter } from "./scatter.js";
@@ -19,10 +22,11 @@ const USUAL_RUNS = 10;
 const MOST_FIELDS = 480; // columns of one question
 const AXES = 6;
 const RENEW_MS = 3000;
+const MEDIA_RUNS = 12; // beside each other
 
 /** @param {import("./index.js").Frame} frame */
 export async function open({ main, signal }) {
-  const table = h("div");
+  const table = compareTable(signal);
   const stop = { signal };
   /** @type {string[] | null} ids inside the stretches of the parallel coordinates */
   let brushed = null;
@@ -32,7 +36,6 @@ export async function open({ main, signal }) {
   let sections = [];
   /** @type {string[]} */
   let metrics = [];
-  const closed = new Set();
   let timer = 0;
 
   const onOpen = (/** @type {{id: string}} */ item) => store.open(store.href({ page: "run", run: item.id, project: store.state.project }, { fresh: true }));
@@ -45,19 +48,26 @@ export async function open({ main, signal }) {
   grid.element.dataset.size = store.state.size;
   store.watch(["size"], () => { grid.element.dataset.size = store.state.size; }, signal);
   const bar = chartBar({ signal, metrics: () => metrics });
-  const problem = h("span.field-error", { role: "alert" });
-  const search = h("input", { type: "search", placeholder: "Search rows (regex)", "aria-label": "Search rows", oninput: drawTable });
-  const only = h("button", { type: "button", onclick: () => store.set({ differences: !store.state.differences }) }, "Only differences");
+  const media = mediaBoard({ signal, none: "None of these runs logged media." });
+  const below = h("section", { "aria-label": "Media" }, h("div.part", null, h("h2", null, "Media"), h("span.faint", null, "by step, of all runs at once")), media.element);
+  let areMediaWanted = false; // not before somebody comes near
+  const sight = new IntersectionObserver((entries) => {
+    if (!entries.some((each) => each.isIntersecting)) return;
+    sight.disconnect();
+    areMediaWanted = true;
+    tellMedia();
+  }, { rootMargin: "200px" });
+  sight.observe(below);
+  signal.addEventListener("abort", () => sight.disconnect());
   const title = h("h1", null, "Compare");
   const body = h("div.page-body", null,
-    h("div.part", null, h("h2", null, "Values"), search, problem, only), table,
-    h("div.part", null, h("h2", null, "Parallel coordinates"), axes), lines.element,
-    h("div.part", null, h("h2", null, "Scatter"), up, "over", across), points.element,
+    h("div.part", null, h("h2", null, "Values"), table.tools), table.element,
+    h("div.part", null, h("h2", null, "Parallel coordinates"), axes, h("span.spacer"), lines.tools), lines.element,
+    h("div.part", null, h("h2", null, "Scatter"), up, "over", across, h("span.spacer"), points.tools), points.element, below,
     h("div.part", null, h("h2", null, "Curves")));
   fill(main, h("header.page-head", null, title), body, bar.element, grid.element);
 
   store.watch(["runs", "project", "page"], () => void load(), signal);
-  store.watch(["differences", "baseline"], drawTable, signal);
   store.watch(["axes"], drawParallel, signal);
   theme.watch(() => { for (const item of items) item.colour = colourOf(item.id, item.values["tags.colour"]); drawTable(); drawParallel(); drawScatter(); }, signal);
   onChanges((changes) => {
@@ -92,7 +102,7 @@ export async function open({ main, signal }) {
       draw();
       void loadMore();
     } catch (error) {
-      if (!signal.aborted) fill(table, trouble(/** @type {Error} */ (error).message, () => void load()));
+      if (!signal.aborted) fill(table.element, trouble(/** @type {Error} */ (error).message, () => void load()));
     }
   }
 
@@ -132,36 +142,11 @@ export async function open({ main, signal }) {
   }
 
   function drawTable() {
-    const { test, error } = pattern(search.value);
-    problem.textContent = error;
-    only.setAttribute("aria-pressed", String(store.state.differences));
-    const shown = items.map((item, i) => ({ item, i })).filter(({ item }) => isShown(item));
-    const base = shown.find(({ item }) => item.id === store.state.baseline);
-    fill(table, h("div.compare-table", { tabIndex: 0, role: "region", "aria-label": "Values of the runs" }, h("table", null,
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, ""), shown.map(({ item }) => h("th", { scope: "col", title: item.id },
-        h("span.row-of", { style: { "flex-wrap": "nowrap" } }, h("span.swatch", { style: { background: item.colour } }),
-          h("a", { href: store.href({ page: "run", run: item.id }, { fresh: true }) }, item.label), item.id === store.state.baseline && h("span.faint", null, "baseline")))))),
-      sections.map((section) => {
-        const rows = section.rows.filter((row) => test(row.field) && (!store.state.differences || differs(shown.map(({ i }) => row.values[i]))));
-        const equal = section.equal ?? section.rows.length - section.rows.filter((row) => differs(shown.map(({ i }) => row.values[i]))).length;
-        return h("tbody", null,
-          h("tr.section-row", { onclick: () => { if (!closed.delete(section.name)) closed.add(section.name); drawTable(); } },
-            h("th", { scope: "rowgroup" }, h("button.link", { type: "button", "aria-expanded": String(!closed.has(section.name)) }, closed.has(section.name) ? "▸ " : "▾ ", section.name)), h("td", { colSpan: Math.max(1, shown.length) }, h("span.faint", null, store.state.differences && equal ? `${equal} equal` : ""))),
-          !closed.has(section.name) && [...rows].sort((a, b) => byName(a.field, b.field)).map((row) => h("tr", null, h("th", { scope: "row", title: row.field }, titleOf(row.field)),
-            shown.map(({ i, item }) => cell(row, i, shown.map((one) => row.values[one.i]), base && base.item !== item ? row.values[base.i] : undefined)))));
-      }))));
+    table.set(items.map((item, i) => ({ item, i })).filter(({ item }) => isShown(item)), sections);
   }
 
-  /** @param {{field: string, values: any[]}} row @param {number} i @param {any[]} all @param {any} base */
-  function cell(row, i, all, base) {
-    const value = row.values[i];
-    if (value === null || value === undefined) return h("td.missing", null, "missing");
-    const isMetric = row.field.startsWith("metrics.");
-    const isOdd = !isMetric && row.field !== "started_at" && row.field !== "duration" && all.length > 2 && all.some((other) => all.filter((each) => same(each, other)).length * 2 > all.length) && all.filter((each) => same(each, value)).length * 2 <= all.length;
-    const off = isMetric && typeof base === "number" && typeof value === "number" ? value - base : null;
-    const good = off === null ? 0 : Math.sign(off) * direction(row.field);
-    return h("td.figure", { class: isOdd ? "differs" : "", title: plain(value) }, row.field === "started_at" ? moment(value) : row.field === "duration" ? duration(value) : typeof value === "number" ? short(value, 6) : plain(value),
-      off !== null && h("span.delta", { class: good > 0 ? "good" : good < 0 ? "bad" : "" }, ` ${off > 0 ? "+" : ""}${short(off, 3)}`));
+  function tellMedia() {
+    if (areMediaWanted) void media.load(items.filter(isShown).slice(0, MEDIA_RUNS).map(({ id, label, colour }) => ({ id, label, colour })));
   }
 
   function drawParallel() {
@@ -170,8 +155,7 @@ export async function open({ main, signal }) {
     const of = varying.filter((field) => field.startsWith("metrics.") && !field.startsWith("metrics.system/"));
     const usual = [...params.slice(0, AXES - 1), ...of.sort((a, b) => Math.abs(direction(b)) - Math.abs(direction(a))).slice(0, 1)];
     const chosen = store.state.axes.length ? store.state.axes : usual;
-    fill(axes, chosen.map((/** @type {string} */ field) => h("span.badge", null, titleOf(field), h("button.link", { type: "button", "aria-label": `Leave out the axis ${titleOf(field)}`, onclick: () => store.set({ axes: chosen.filter((/** @type {string} */ each) => each !== field) }) }, "×"))),
-      h("select", { "aria-label": "Add an axis", onchange: (/** @type {any} */ event) => store.set({ axes: [...chosen, event.target.value] }) }, h("option", { value: "" }, "Add an axis…"), varying.filter((field) => !chosen.includes(field)).slice(0, 500).map((field) => h("option", { value: field }, titleOf(field)))));
+    axisBadges(axes, { shown: chosen, others: varying.filter((field) => !chosen.includes(field)), items: lines.axisItems });
     lines.set(items, chosen);
   }
 
@@ -191,14 +175,6 @@ export async function open({ main, signal }) {
   function tellGrid() {
     grid.setScene({ runs: items.filter(isShown).map((item) => ({ id: item.id, label: item.label, colour: item.values["tags.colour"] })), groups: null });
     drawScatter();
+    tellMedia();
   }
-}
-
-/** @param {any} a @param {any} b */
-const same = (a, b) => (a === b ? a !== null && a !== undefined : typeof a === "object" && typeof b === "object" && a && b ? JSON.stringify(a) === JSON.stringify(b) : Number.isNaN(a) && Number.isNaN(b));
-
-/** What is missing is equal to nothing; a row that no run has is no difference. @param {any[]} values */
-function differs(values) {
-  if (values.length < 2 || values.every((value) => value === null || value === undefined)) return false;
-  return values.some((value) => !same(value, values[0]));
 }

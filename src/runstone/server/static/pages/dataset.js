@@ -88,7 +88,7 @@ export function openDataset({ main, signal }) {
   function profile(chosen) {
     const place = h("div");
     void show(place, signal, () => get(`${base}/profile`, { version: chosen.version }, { signal }), (answer) => (answer.columns && Object.keys(answer.columns).length
-      ? h("div.profile", null, Object.entries(answer.columns).map(([column, of]) => profileOf(column, of)))
+      ? h("div.profile", null, Object.entries(answer.columns).map(([column, of]) => profileOf(column, of, `${name}@${chosen.version}`)))
       : nothing("No profile was made of it: runstone data add --profile", "chart")));
     return place;
   }

@@ -3,9 +3,12 @@
 import { count, moment, plain, short } from "../core/format.js";
 import { fill, h } from "../core/h.js";
 import { byName } from "../core/pattern.js";
-import { badge, table } from "./areas.js";
+import { store } from "../core/state.js";
+import { badge, choice, table } from "./areas.js";
 import { TONES } from "./monitoring.js";
 import { bars } from "./profile.js";
+import { driftPython } from "./python.js";
+import { barTools } from "./take_bars.js";
 import { facts } from "./parts.js";
 
 const LEVELS = ["ok", "warning", "drift", "error"];
@@ -32,14 +35,15 @@ function percent(value) {
 
 /**
  * @param {any} report  as `api/monitoring/…/reports/…` answers
- * @param {string} address  of the report as a page of its own
+ * @param {{check: string, address: string}} of  name of the check, and the address of the report as a page of its own
  */
-export function driftReport(report, address) {
+export function driftReport(report, { check, address }) {
   const place = h("div");
   let [sorted, turned] = [1, true];
   draw();
   return [
-    h("div.part", null, badge(report.verdict, TONES[report.verdict]), h("h2", null, report.headline), h("span.spacer"), h("a", { href: address, target: "_blank", rel: "noopener" }, "As a page")),
+    h("div.part", null, badge(report.verdict, TONES[report.verdict]), h("h2", null, report.headline), h("span.spacer"),
+      report.references.length > 0 && h("label.row-of", null, "Reference", choice("Reference version", [{ value: "", text: "of the check" }, ...report.references.map((/** @type {string} */ each) => ({ value: each }))], store.state.other, (other) => store.set({ other }))), h("a", { href: address, target: "_blank", rel: "noopener" }, "As a page")),
     h("div.tiles", null,
       h("section.tile", null, h("h2", null, "Check"), facts([["Data", report.data], ["Rows", report.rows.toLocaleString("en-US")], ["When", moment(report.at)], ["Version", report.model && `${report.model}@${report.version}`], ["Reference", Object.entries(report.reference).filter(([key]) => key !== "hash").map(([key, value]) => `${key} ${plain(value)}`).join(", ")]])),
       report.reasons.length > 0 && h("section.tile", null, h("h2", null, "Why"), h("ul", null, report.reasons.map((/** @type {any} */ each) => h("li.failure", null, badge(each.level, TONES[each.level]), h("span", null, each.text))))),
@@ -51,12 +55,19 @@ export function driftReport(report, address) {
     h("details.part", { style: { display: "block" } }, h("summary.faint", null, "Thresholds"), h("div.tile", null, facts(Object.entries(report.thresholds).map(([key, value]) => [key.replaceAll("_", " "), plain(value)])))),
     h("div.part", null, h("h2", null, "Columns"), h("span.faint", null, count(report.features.length, "column"))), place,
     h("div.part", null, h("h2", null, "Distributions"), h("span.faint", null, "grey: reference, blue: this batch")),
-    h("div.profile", null, report.features.slice(0, MOST_DRAWN).filter((/** @type {any} */ each) => each.bars).map((/** @type {any} */ each) => h("section.tile", null, h("div.row-of", null, h("h3", null, each.name), badge(each.level, TONES[each.level])),
-      bars(each.bars.after ?? [], each.bars.before, `${each.name}, before and now`),
-      h("div.row-of.faint", null, each.bars.edges ? [short(each.bars.edges[0], 4), h("span.spacer"), short(each.bars.edges.at(-1), 4)] : (each.bars.labels ?? []).slice(0, 4).map(plain).join(" · "))))),
+    h("div.profile", null, report.features.slice(0, MOST_DRAWN).filter((/** @type {any} */ each) => each.bars).map(distribution)),
     report.correlations.length > 0 && [h("div.part", null, h("h2", null, "Correlations that changed most")), h("div.tile", null, table(["Pair", { title: "Before", number: true }, { title: "Now", number: true }], report.correlations.map((/** @type {any} */ each) => [each.features.join(" · "), short(each.before, 3), short(each.after, 3)])))],
     report.notes.length > 0 && [h("div.part", null, h("h2", null, "Notes")), h("ul", null, report.notes.map((/** @type {string} */ each) => h("li.faint", null, each)))],
   ];
+
+  /** Both distributions of a column over each other. @param {any} each */
+  function distribution(each) {
+    const { after, before, edges, labels = [] } = each.bars;
+    const drawing = bars(after ?? [], before, `${each.name}: before and now`);
+    return h("section.tile", { "aria-label": `Distribution of ${each.name}` },
+      h("div.row-of", null, h("h3", null, each.name), badge(each.level, TONES[each.level]), h("span.spacer"), barTools({ title: each.name, drawing, edges: edges ?? labels, after: after ?? [], before, python: () => driftPython(report.model, check, each.name) })),
+      drawing, h("div.row-of.faint", null, edges ? [short(edges[0], 4), h("span.spacer"), short(edges.at(-1), 4)] : labels.slice(0, 4).map(plain).join(" · ")));
+  }
 
   function draw() {
     const { of } = COLUMNS[sorted];

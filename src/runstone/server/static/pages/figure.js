@@ -1,18 +1,17 @@
 /** Figures that Python made as Plotly JSON. Plotly is fetched when the first of them comes into sight, on no other page. */
 
-import { csvCell } from "../core/format.js";
-import { fill, h, icon, iconButton } from "../core/h.js";
-import { dialog, saveFile } from "../core/notice.js";
+import { fill, h } from "../core/h.js";
+import { dialog } from "../core/notice.js";
 import { colourOf, theme } from "../core/theme.js";
-import { decoded, kept, rowsOf } from "./figure_data.js";
+import { blobOf, decoded, kept, rowsOf } from "./figure_data.js";
 import { trouble } from "./parts.js";
+import { takeTools } from "./take.js";
 
 /** Names of colours in figures, and those of the page. */
 const NAMES = /** @type {Record<string, string>} */ ({ "--ink": "--text", "--soft": "--faint", "--faint": "--figure-faint", "--strong": "--figure-strong" });
 /** What users wrote, or long lists of numbers: no colour is in there. */
 const PLAIN = new Set(["x", "y", "z", "text", "name", "values", "ticktext", "tickvals", "categoryarray", "label", "title", "customdata"]);
 const RUN = /^[0-9a-f]{32}$/;
-const TABLE_ROWS = 2000;
 const NEAR = "300px";
 
 /** @typedef {{title: string, data: any[], layout: any, reason?: string, note?: string, height?: number, is_wide?: boolean}} Figure */
@@ -88,11 +87,12 @@ export async function drawFigure(place, figure, traces = figure.data) {
  * @param {AbortSignal} how.signal
  * @param {string} how.title
  * @param {() => Promise<Figure>} how.ask
+ * @param {() => string} how.python  code that makes it again
  * @param {Child} [how.tools]
  * @param {boolean} [how.wide]
  * @typedef {import("../core/h.js").Child} Child
  */
-export function figureCard({ signal, title, ask, tools, wide = false }) {
+export function figureCard({ signal, title, ask, python, tools, wide = false }) {
   const place = h("div.figure-place");
   const say = h("div");
   const note = h("p.faint.figure-note");
@@ -106,10 +106,11 @@ export function figureCard({ signal, title, ask, tools, wide = false }) {
   let turn = 0;
   const element = h(`article.figure-card${wide ? ".wide" : ""}`, { "aria-label": title, data: { state: "waiting" } },
     h("header.card-head", null, heading, h("span.spacer"), tools,
-      h("span.card-tools", null,
-        iconButton("table", `${title} as a table`, () => held && showTable(held)),
-        iconButton("download", `Save ${title} as a picture`, () => void save()),
-        iconButton("full", `${title}, full screen`, () => held && showLarge(held, traces())))),
+      takeTools({
+        title, python, large: () => held && showLarge(held, traces()), numbers: () => rowsOf(held?.data ?? []),
+        picture: async () => (held && !held.reason ? blobOf(await image("png")) : null),
+        vector: async () => blobOf(await image("svg")).text(),
+      })),
     place, say, note);
   const observer = new IntersectionObserver((entries) => {
     isNear = entries.some((each) => each.isIntersecting);
@@ -151,12 +152,8 @@ export function figureCard({ signal, title, ask, tools, wide = false }) {
     if (!signal.aborted) element.dataset.state = held.reason ? "empty" : "ready";
   }
 
-  async function save() {
-    if (!held || held.reason) return;
-    const Plotly = await plotly();
-    const address = await Plotly.toImage(place, { format: "png", scale: 2 });
-    saveFile(await (await fetch(address)).blob(), `${title}.png`);
-  }
+  /** The figure as it is, as the address of a picture. @param {"png" | "svg"} format @returns {Promise<string>} */
+  const image = async (format) => (await plotly()).toImage(place, { format, scale: 2 });
 
   return {
     element,
@@ -173,22 +170,9 @@ export function figureCard({ signal, title, ask, tools, wide = false }) {
   };
 }
 
-/** @param {Figure} figure @param {any[]} traces */
-function showLarge(figure, traces) {
+/** Over the whole page. @param {Figure} figure @param {any[]} traces */
+export function showLarge(figure, traces) {
   const place = h("div", { style: { height: "calc(100dvh - 120px)" } });
   dialog(figure.title, () => place, { full: true, onclose: () => /** @type {any} */ (window).Plotly?.purge(place) });
   if (!figure.reason) void drawFigure(place, figure, traces);
 }
-
-/** @param {Figure} figure */
-function showTable(figure) {
-  const { heads, rows } = rowsOf(figure.data);
-  const csv = () => saveFile(new Blob([[heads, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n")], { type: "text/csv" }), `${figure.title}.csv`);
-  dialog(figure.title, () => [
-    h("div.row-of", null, h("button", { type: "button", onclick: csv }, icon("download"), "CSV"), h("span.faint", null, `${rows.length.toLocaleString("en-US")} rows${rows.length > TABLE_ROWS ? `, ${TABLE_ROWS} shown` : ""}`)),
-    h("div.scroll", null, h("table.plain", null, h("thead", null, h("tr", null, heads.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", null, rows.slice(0, TABLE_ROWS).map((row) => h("tr", null, row.map((value) => h("td", null, value === null || value === undefined ? "" : String(value)))))))),
-  ], { wide: true });
-}
-
-

@@ -47,6 +47,15 @@ export function kept(trace, trials) {
   return cut(trace);
 }
 
+/** What the address of a picture holds; a page may not fetch such an address. @param {string} address  `data:TYPE[;base64],…` */
+export function blobOf(address) {
+  const [head, body] = [address.slice(5, address.indexOf(",")), address.slice(address.indexOf(",") + 1)];
+  const isPacked = head.endsWith(";base64");
+  const text = isPacked ? atob(body) : decodeURIComponent(body);
+  const type = head.split(";")[0];
+  return new Blob([isPacked ? Uint8Array.from(text, (letter) => letter.charCodeAt(0)) : text], { type });
+}
+
 /** A figure as a table. @param {any[]} traces @returns {{heads: string[], rows: any[][]}} */
 export function rowsOf(traces) {
   const rows = traces.flatMap((trace, k) => {

@@ -37,7 +37,7 @@ export function graph({ signal, nodes, edges, root, onChoose, onOpen }) {
   const world = svg("g", null, lines.map((line) => line.element), nodes.map(box));
   const picture = svg("svg", { role: "group", "aria-label": `Lineage: ${nodes.length} things` }, world);
   const element = h("div.lineage", { data: { state: "waiting" } }, picture, h("div.lineage-tools", null,
-    iconButton("plus", "Closer", () => scale(1.3)), iconButton("search", "All of it", () => fit()), iconButton("baseline", "Farther", () => scale(1 / 1.3))));
+    iconButton("plus", "Closer", () => scale(1.3)), iconButton("minus", "Farther", () => scale(1 / 1.3)), iconButton("full", "All of it", () => fit())));
 
   const observer = new ResizeObserver(() => { if (element.dataset.state === "waiting" && element.clientWidth) { fit(READABLE); choose(root, false); element.dataset.state = "ready"; } });
   observer.observe(element);

@@ -1,6 +1,6 @@
 /** How versions in use are doing: what checks found over time, reports of drift, incidents. */
 
-import { get, part, send } from "../core/api.js";
+import { get, part, send, url } from "../core/api.js";
 import { count, moment, short } from "../core/format.js";
 import { fill, h } from "../core/h.js";
 import { onChanges } from "../core/live.js";
@@ -19,7 +19,7 @@ export function open({ main, signal, info }) {
   const body = h("div.page-body");
   const top = h("div");
   fill(main, top, body);
-  store.watch(["item", "ref"], draw, signal);
+  store.watch(["item", "ref", "other"], draw, signal);
   onChanges((changes) => { if (changes.models && !store.state.ref) void load(); }, signal);
   const timer = setInterval(() => { if (!document.hidden && !store.state.ref) void load(); }, RENEW_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
@@ -36,7 +36,8 @@ export function open({ main, signal, info }) {
     const { item, ref } = store.state;
     if (item && ref) {
       const path = `monitoring/${part(item)}/${/^#\d+$/.test(ref) ? `incidents/${ref.slice(1)}/report` : `reports/${part(ref)}`}`;
-      return show(body, signal, () => get(path, {}, { signal }), (report) => driftReport(report, `api/${path}?html=1`), { none: "This report is not here any more." });
+      const reference = store.state.other;
+      return show(body, signal, () => get(path, { reference }, { signal }), (report) => driftReport(report, { check: ref, address: url(path, { html: true, reference }) }), { none: "This report is not here any more." });
     }
     if (item) return show(body, signal, () => get(`monitoring/${part(item)}`, {}, { signal }), model, { none: `There is no model ${item}.` });
     return show(body, signal, () => get("monitoring", {}, { signal }), everything);

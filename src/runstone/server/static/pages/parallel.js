@@ -1,10 +1,13 @@
 /** Parallel coordinates: a line for each run over its params and metrics; a stretch of an axis chosen by hand filters them. */
 
 import { h } from "../core/h.js";
+import { prompt } from "../core/notice.js";
 import { titleOf } from "../table/columns.js";
 import { hover } from "../chart/hover.js";
 import { axisOf } from "./axes.js";
 import { sheet } from "./canvas.js";
+import { parallelPython } from "./python.js";
+import { canvasPicture, enlarge, takeTools } from "./take.js";
 
 const TOP = 34;
 const BOTTOM = 14;
@@ -21,8 +24,9 @@ const FONT = "11px system-ui, sans-serif";
  * @param {AbortSignal} how.signal
  * @param {(ids: string[] | null) => void} how.onBrush  which items are inside all stretches; `null`: no stretch is chosen
  * @param {(item: Item) => void} how.onOpen
+ * @param {() => string} [how.python]  code that makes it again; default: of runs
  */
-export function parallel({ signal, onBrush, onOpen }) {
+export function parallel({ signal, onBrush, onOpen, python }) {
   /** @type {Item[]} */
   let items = [];
   /** @type {string[]} */
@@ -38,7 +42,7 @@ export function parallel({ signal, onBrush, onOpen }) {
   /** @type {{field: string, from: number} | null} */
   let drag = null;
   let size = { width: 0, height: 0 };
-  const { element, later } = sheet("div.parallel", "Parallel coordinates", paint, signal);
+  const { element, later, canvas } = sheet("div.parallel", "Parallel coordinates", paint, signal);
   const tip = h("p.faint", { "aria-live": "polite" });
   hover.watch(later, signal);
 
@@ -81,6 +85,7 @@ export function parallel({ signal, onBrush, onOpen }) {
     const front = items.find((item) => item.id === focus);
     if (front) { g.lineWidth = 2.5; draw(front); }
     g.lineWidth = 1;
+    const room = axes.length > 1 ? (size.width - 2 * SIDE) / (axes.length - 1) - 6 : size.width;
     axes.forEach((axis, k) => {
       const x = Math.round(left(k)) + 0.5;
       g.strokeStyle = ink("--axis");
@@ -92,7 +97,7 @@ export function parallel({ signal, onBrush, onOpen }) {
       g.textAlign = k === 0 && axes.length > 1 ? "left" : k === axes.length - 1 && axes.length > 1 ? "right" : "center";
       g.textBaseline = "alphabetic";
       const title = titleOf(axis.field) + (axis.kind === "log" ? " (log)" : "");
-      g.fillText(title.length > 24 ? `${title.slice(0, 23)}…` : title, k === 0 ? 8 : k === axes.length - 1 && axes.length > 1 ? size.width - 8 : x, 18);
+      g.fillText(fitting(g, title, room), k === 0 ? 8 : k === axes.length - 1 && axes.length > 1 ? size.width - 8 : x, 18);
       g.fillStyle = ink("--faint");
       g.textAlign = "left";
       g.textBaseline = "middle";
@@ -189,8 +194,37 @@ export function parallel({ signal, onBrush, onOpen }) {
   /** @param {Set<string>} set @param {string} field */
   function toggle(set, field) {
     if (!set.delete(field)) set.add(field);
+    arrange();
+  }
+
+  function arrange() {
     axes = fields.map((each) => axisOf(each, items.map((item) => item.values[each]), flipped.has(each)));
+    element.dataset.axes = JSON.stringify(axes.map(({ field, kind }) => ({ field, kind, turned: turned.has(field) }))); // for tests, and whoever reads the page by a program
     later();
+  }
+
+  /** Choose a stretch by its ends, as dragging does. @param {string} field @param {string} text  two values, apart by a space; nothing: all */
+  function stretch(field, text) {
+    const k = fields.indexOf(field);
+    const [from, to] = ends(field);
+    const at = text.split(/\s+/).filter(Boolean).map((word) => axes[k].place(axes[k].kind === "words" ? word : Number(word), from, to)).filter((y) => y !== null && Number.isFinite(y)).map((y) => share(/** @type {number} */ (y)));
+    if (at.length === 2) brushes.set(field, [Math.min(...at), Math.max(...at)]);
+    else brushes.delete(field);
+    tell();
+  }
+
+  /**
+   * What can be done with an axis, for a menu: all that the pointer does on it.
+   * @param {string} field
+   * @returns {import("../core/notice.js").Item[]}
+   */
+  function axisItems(field) {
+    const kind = axes[fields.indexOf(field)]?.kind;
+    return [
+      { label: "Logarithmic", checked: kind === "log", disabled: kind === "words", run: () => toggle(flipped, field) },
+      { label: "Upside down", checked: turned.has(field), run: () => toggle(turned, field) },
+      { label: "Only from … to …", icon: "filter", checked: brushes.has(field), run: () => void prompt(`Stretch of ${titleOf(field)}`, { label: "Two values, apart by a space; nothing: all", verb: "Filter" }).then((text) => text !== null && stretch(field, text)) },
+    ];
   }
 
   function tell() {
@@ -203,8 +237,17 @@ export function parallel({ signal, onBrush, onOpen }) {
   const hint = () => (brushes.size ? `${items.filter(isInside).length} of ${items.length} inside; double click to let go` : "Drag along an axis to filter. Click its name for a logarithmic scale, Shift+click to turn it.");
   tip.textContent = hint();
 
+  const whole = h("div", null, element, tip);
+  const tools = takeTools({
+    title: "Parallel coordinates", large: () => enlarge("Parallel coordinates", element), picture: () => canvasPicture(canvas, "Parallel coordinates"),
+    numbers: () => ({ heads: ["name", ...fields], rows: items.filter(isInside).map((item) => [item.label, ...fields.map((field) => item.values[field])]) }),
+    python: python ?? (() => parallelPython(items.filter(isInside).map((item) => item.id), axes.map(({ field, kind }) => ({ field, isLog: kind === "log" })))),
+  });
+
   return {
-    element: h("div", null, element, tip),
+    element: whole,
+    tools,
+    axisItems,
     /** Let all stretches go. */
     clear() {
       brushes.clear();
@@ -215,9 +258,15 @@ export function parallel({ signal, onBrush, onOpen }) {
       items = next;
       fields = nextFields;
       for (const field of [...brushes.keys()]) if (!fields.includes(field)) brushes.delete(field);
-      axes = fields.map((field) => axisOf(field, items.map((item) => item.values[field]), flipped.has(field)));
+      arrange();
       element.setAttribute("aria-label", `Parallel coordinates of ${items.length} runs over ${fields.map(titleOf).join(", ")}`);
-      later();
     },
   };
+}
+
+/** As much of a text as there is room for. @param {CanvasRenderingContext2D} g @param {string} text @param {number} room  pixels */
+function fitting(g, text, room) {
+  let cut = text;
+  while (cut.length > 2 && g.measureText(cut).width > room) cut = `${cut.slice(0, -2)}…`;
+  return cut;
 }

@@ -16,6 +16,7 @@ import { facts, nothing, tree, trouble } from "./parts.js";
 import * as details from "./run_details.js";
 import { artifacts } from "./run_artifacts.js";
 import { media } from "./run_media.js";
+import { system } from "./run_system.js";
 
 /**
  * @typedef {{run: any, body: HTMLElement, signal: AbortSignal}} Place  where a tab is made
@@ -26,7 +27,7 @@ const TABS = [
   { name: "charts", title: "Charts", fits: (run) => Object.keys(run.metrics).length > 0, open: (place) => charts(place, "!system") },
   { name: "params", title: "Params", fits: (run) => Object.keys(run.params).length > 0, open: params },
   { name: "metrics", title: "Metrics", fits: (run) => Object.keys(run.metrics).length > 0, open: metrics },
-  { name: "system", title: "System", fits: (run) => Object.keys(run.metrics).some((name) => name.startsWith("system/")), open: (place) => charts(place, "system") },
+  { name: "system", title: "System", fits: (run) => Object.keys(run.metrics).some((name) => name.startsWith("system/")), open: system },
   { name: "media", title: "Media", fits: (run) => run.records?.length > 0, open: media },
   { name: "environment", title: "Environment", fits: (run) => run.has_environment, open: details.environment },
   { name: "console", title: "Console", fits: (run) => run.consoles > 0, open: details.consoleLines },
@@ -182,7 +183,7 @@ function charts({ run, body, signal }, only) {
     known = names.join("\n");
     grid.setMetrics(names);
   };
-  grid.setScene({ runs: [{ id: run.id, label: run.name, colour: run.tags.colour }], groups: null });
+  grid.setScene({ runs: [{ id: run.id, label: run.name, colour: run.tags.colour, parent: run.parent }], groups: null });
   update(run);
   return { update };
 }

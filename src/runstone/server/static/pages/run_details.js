@@ -3,7 +3,7 @@
 import { get, part } from "../core/api.js";
 import { count, moment, plain } from "../core/format.js";
 import { fill, h, icon } from "../core/h.js";
-import { copyText } from "../core/notice.js";
+import { copyText, prompt } from "../core/notice.js";
 import { pattern } from "../core/pattern.js";
 import { store } from "../core/state.js";
 import { quoted } from "../table/columns.js";
@@ -11,11 +11,13 @@ import { marked, nothing, show, tree } from "./parts.js";
 
 const LINES = 2000; // of the console at once
 const WAIT_MS = 150;
+const OFFERED = 500; // runs of this project, and of others
+const BY_ID = "\0"; // no id
 
 /** @param {import("./run.js").Place} place */
 export function environment({ run, body, signal }) {
   const content = h("div");
-  const other = h("select", { "aria-label": "Compare the environment with", onchange: () => store.set({ other: other.value }) }, h("option", { value: "" }, "Compare with…"));
+  const other = h("select", { "aria-label": "Compare the environment with", onchange: () => void choose() }, h("option", { value: "" }, "Compare with…"));
   const problem = h("span.field-error", { role: "alert" });
   const search = h("input", { type: "search", placeholder: "Search (regex)", "aria-label": "Search the environment", oninput: () => draw() });
   fill(body, h("div.part", null, search, problem, other), content);
@@ -23,11 +25,30 @@ export function environment({ run, body, signal }) {
   let held = null;
   void offer();
   void draw();
-  store.watch(["other"], () => void draw(), signal);
+  store.watch(["other"], () => { mark(); void draw(); }, signal);
 
+  /** Runs of the same project first, then all others; one that is not among them is named by its id. */
   async function offer() {
-    const answer = await get("runs", { filter: `project = ${quoted(run.project)}`, limit: 200 }, { signal }).catch(() => null);
-    answer?.ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => id !== run.id && other.append(h("option", { value: id, selected: id === store.state.other }, answer.columns.name[i])));
+    const own = `project = ${quoted(run.project)}`;
+    const answers = await Promise.all([get("runs", { filter: own, limit: OFFERED }, { signal }), get("runs", { filter: `not (${own})`, limit: OFFERED }, { signal })]).catch(() => []);
+    for (const { ids, columns } of answers) {
+      ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => id !== run.id && other.append(h("option", { value: id }, columns.project[i] === run.project ? columns.name[i] : `${columns.project[i]}: ${columns.name[i]}`)));
+    }
+    other.append(h("option", { value: BY_ID }, "Another, by its id…"));
+    mark();
+  }
+
+  function mark() {
+    const now = store.state.other;
+    if (now && ![...other.options].some((/** @type {HTMLOptionElement} */ option) => option.value === now)) other.append(h("option", { value: now }, now));
+    other.value = now;
+  }
+
+  async function choose() {
+    if (other.value !== BY_ID) return store.set({ other: other.value });
+    const id = await prompt("Compare with another run", { label: "Id of the run", verb: "Compare" });
+    if (id) store.set({ other: id });
+    mark();
   }
 
   async function draw() {

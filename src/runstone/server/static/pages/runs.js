@@ -63,6 +63,7 @@ export async function open({ main, signal, info }) {
       if (known !== key) return;
       metrics = answer.fields.map((/** @type {any} */ field) => plainName(field.name));
       grid.setMetrics(metrics);
+      bar.redraw();
     } catch {
       known = ""; // asked again with the next change; the banner says when the server is away
     }

@@ -18,7 +18,7 @@ import { rowSource } from "../table/rows.js";
 import { runTable } from "../table/table.js";
 import { openViews } from "../table/views.js";
 
-const ALWAYS = ["tags.colour"];
+const ALWAYS = ["tags.colour", "parent"];
 const WIDE = 148; // of a number with its spread or difference
 const RENEW_MS = 900; // running runs change each second; a table need not
 
@@ -43,7 +43,7 @@ export function runsTable({ signal, scope, isReadOnly, onScene }) {
   const openGroups = new Set();
   /** @type {Map<string, Row[]>} */
   const groupRows = new Map();
-  /** @type {Map<string, {id: string, label: string, colour?: string}>} runs that were shown, by id */
+  /** @type {Map<string, import("../chart/card.js").Shown>} runs that were shown, by id */
   const known = new Map();
   let scene = "";
   let renewal = 0;
@@ -81,7 +81,7 @@ export function runsTable({ signal, scope, isReadOnly, onScene }) {
 
   const filter = filterBox({ value: store.state.filter, signal, onChange: (text) => store.set({ filter: text }) });
   const nameError = h("span.field-error", { role: "alert" });
-  const names = h("input.names", { type: "search", placeholder: "Names (regex)", "aria-label": "Search names of runs", value: store.state.search, oninput: onNames });
+  const names = h("input.names", { type: "search", placeholder: "Names (regex)", "aria-label": "Search names of runs", value: store.state.search, onfocus: () => rows.prepare(), oninput: onNames });
   const bulk = h("div.bulk", { role: "group", "aria-label": "Selected runs", hidden: true });
   const foot = h("div.table-foot");
   const empty = h("div", { hidden: true });
@@ -241,12 +241,12 @@ export function runsTable({ signal, scope, isReadOnly, onScene }) {
     const ids = shownIds();
     for (const id of ids) {
       const row = rows.byId(id);
-      if (row) known.set(id, { id, label: row.get("name") ?? id, colour: row.get("tags.colour") });
+      if (row) known.set(id, { id, label: row.get("name") ?? id, colour: row.get("tags.colour"), parent: row.get("parent") });
     }
     const missing = ids.filter((id) => !known.has(id));
     if (missing.length) {
       const answer = await get("runs", { filter: among("id", missing), columns: ALWAYS, limit: missing.length, archived: "all" }, { signal }).catch(() => null);
-      answer?.ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => known.set(id, { id, label: answer.columns.name[i] ?? id, colour: answer.columns["tags.colour"]?.[i] }));
+      answer?.ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => known.set(id, { id, label: answer.columns.name[i] ?? id, colour: answer.columns["tags.colour"]?.[i], parent: answer.columns.parent?.[i] }));
     }
     const runs = ids.flatMap((id) => known.get(id) ?? []);
     const names = runs.map((run) => run.label);

@@ -5,6 +5,8 @@ import { hover } from "../chart/hover.js";
 import { titleOf } from "../table/columns.js";
 import { axisOf } from "./axes.js";
 import { sheet } from "./canvas.js";
+import { scatterPython } from "./python.js";
+import { canvasPicture, enlarge, takeTools } from "./take.js";
 
 const LEFT = 64;
 const RIGHT = 14;
@@ -23,7 +25,7 @@ export function scatter({ signal, onOpen }) {
   let fields = ["", ""];
   /** @type {{item: import("./parallel.js").Item, x: number, y: number}[]} */
   let places = [];
-  const { element, later } = sheet("div.scatter", "Scatter plot", paint, signal);
+  const { element, later, canvas } = sheet("div.scatter", "Scatter plot", paint, signal);
   const tip = h("p.faint", { "aria-live": "polite" });
   hover.watch(later, signal);
 
@@ -100,6 +102,11 @@ export function scatter({ signal, onOpen }) {
 
   return {
     element: h("div", null, element, tip),
+    tools: takeTools({
+      title: "Scatter plot", large: () => enlarge("Scatter plot", element), picture: () => canvasPicture(canvas, "Scatter plot"),
+      numbers: () => ({ heads: ["name", ...fields], rows: places.map(({ item }) => [item.label, ...fields.map((field) => item.values[field])]) }),
+      python: () => scatterPython(places.map(({ item }) => item.id), fields[0], fields[1]),
+    }),
     /** @param {import("./parallel.js").Item[]} next @param {string} x @param {string} y */
     set(next, x, y) {
       items = next;

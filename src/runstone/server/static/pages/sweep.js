@@ -8,9 +8,11 @@ import { confirm, copyText, prompt } from "../core/notice.js";
 import { store } from "../core/state.js";
 import { theme } from "../core/theme.js";
 import { attempt, badge, choice, headOf, may, runLink, tabsOf } from "./areas.js";
+import { axisBadges } from "./axis_badges.js";
 import { figureCard } from "./figure.js";
 import { parallel } from "./parallel.js";
 import { facts, trouble, tree } from "./parts.js";
+import { sweepPython } from "./python.js";
 import { trialsTable } from "./sweep_trials.js";
 import { progress } from "./sweep_progress.js";
 
@@ -61,7 +63,7 @@ export async function openSweep({ main, signal, info }) {
   const body = h("div.page-body");
   fill(main, h("div.run-page", null, top, tabs, body));
   const onOpen = (/** @type {{id: string}} */ item) => store.open(store.href({ page: "run", run: item.id }, { fresh: true }));
-  const lines = parallel({ signal, onOpen, onBrush: (ids) => {
+  const lines = parallel({ signal, onOpen, python: () => sweepPython(sweep.id, "parallel", { metric: metric() }), onBrush: (ids) => {
     const inside = ids && new Set(ids);
     choose(inside && new Set(items.filter((item) => inside.has(item.id)).map((item) => item.values.trial)));
   } });
@@ -182,7 +184,7 @@ export async function openSweep({ main, signal, info }) {
     }
     drawTiles();
     const axes = h("span.row-of", { data: { part: "axes" } });
-    fill(body, tiles, h("div.part", null, h("h2", null, "Parallel coordinates"), pick, axes), lines.element, h("div.figures", { style: { "margin-top": "14px" } }, FIGURES[""].map(card)), h("div.part", null, h("h2", null, "Trials")), rows.element);
+    fill(body, tiles, h("div.part", null, h("h2", null, "Parallel coordinates"), pick, axes, h("span.spacer"), lines.tools), lines.element, h("div.figures", { style: { "margin-top": "14px" } }, FIGURES[""].map(card)), h("div.part", null, h("h2", null, "Trials")), rows.element);
     drawParallel();
     rows.set(sweep, trials);
     choose(chosen);
@@ -193,7 +195,7 @@ export async function openSweep({ main, signal, info }) {
     const ending = new AbortController();
     signal.addEventListener("abort", () => ending.abort(), { signal: ending.signal });
     const pair = kind === "contour" && store.state.pair.length === 2 ? { x: store.state.pair[0], y: store.state.pair[1] } : {};
-    const made = figureCard({ signal: ending.signal, title, wide, ask: () => get(`${base}/figures/${kind}`, { metric: drawnMetric, ...pair }, { signal: ending.signal }), tools: kind === "contour" && pairs() });
+    const made = figureCard({ signal: ending.signal, title, wide, ask: () => get(`${base}/figures/${kind}`, { metric: drawnMetric, ...pair }, { signal: ending.signal }), python: () => sweepPython(sweep.id, kind, { metric: drawnMetric, ...pair }), tools: kind === "contour" && pairs() });
     cards.push(Object.assign(made, { isLive: kind === "timeline" || kind === "intermediate", end: () => ending.abort() }));
     return made.element;
   }
@@ -235,15 +237,14 @@ export async function openSweep({ main, signal, info }) {
   }
 
   function drawParallel() {
+    /** @type {HTMLElement | null} */
     const axes = body.querySelector('[data-part="axes"]');
     if (!axes) return;
     const names = [...Object.keys(trials.params).map((name) => `params.${name}`), ...metrics().map((/** @type {string} */ name) => `metrics.${name}`)];
     const usual = [...names.filter((name) => name.startsWith("params.")).slice(0, AXES), `metrics.${metric()}`];
     const shown = store.state.axes.length ? store.state.axes.filter((/** @type {string} */ name) => names.includes(name)) : usual;
     const rest = names.filter((name) => !shown.includes(name));
-    const title = (/** @type {string} */ name) => name.slice(name.indexOf(".") + 1);
-    fill(axes, shown.map((/** @type {string} */ name) => h("span.badge", null, title(name), h("button.link", { type: "button", "aria-label": `Leave out the axis ${title(name)}`, onclick: () => store.set({ axes: shown.filter((/** @type {string} */ each) => each !== name) }) }, "×"))),
-      rest.length > 0 && choice("Add an axis", [{ value: "", text: "Add an axis…" }, ...rest.map((name) => ({ value: name, text: title(name) }))], "", (name) => store.set({ axes: [...shown, name] })));
+    axisBadges(axes, { shown, others: rest, items: lines.axisItems });
     lines.set(items, shown);
   }
 }

@@ -5,7 +5,8 @@ import { pattern } from "../core/pattern.js";
 import { among, every } from "./columns.js";
 
 const WINDOW = 200;
-const WHOLE = 5000; // rows a question, where names are searched here
+const FOUND_WINDOW = 100; // of those whose names fit: each is named in the question
+const WHOLE = 20_000; // names a question
 
 /** @typedef {{id: string, get: (field: string) => any}} Row */
 /** @typedef {{filter: string, order_by: string, columns: string[], deleted: boolean, archived: string, search: string, pins: string[]}} Question */
@@ -22,16 +23,21 @@ export function rowSource(onChange) {
   let asked = new Set();
   /** @type {Row[]} */
   let pinned = [];
-  /** @type {Row[] | null} all of them, where names are searched */
+  /** @type {string[] | null} ids of the runs whose names fit, where names are searched */
   let found = null;
+  /** @type {Map<string, Row>} of those, what is held */
+  let foundRows = new Map();
+  /** @type {Promise<[string, string][]> | null} id and name of every run of the question, whatever its name */
+  let names = null;
+  let leave = new AbortController(); // the names
   let total = 0;
   let isLoaded = false;
   let stop = new AbortController();
 
-  /** @param {Record<string, any>} more */
-  const ask = (more) => {
+  /** @param {Record<string, any>} more @param {AbortSignal} [signal] */
+  const ask = (more, signal = stop.signal) => {
     const { order_by, columns, deleted, archived } = /** @type {Question} */ (question);
-    return get("runs", { order_by, columns, deleted, archived, ...more }, { signal: stop.signal });
+    return get("runs", { order_by, columns, deleted, archived, ...more }, { signal });
   };
 
   /** @param {any} answer @returns {Row[]} */
@@ -74,20 +80,48 @@ export function rowSource(onChange) {
     pinned = pins.flatMap((id) => rows.find((row) => row.id === id) ?? []);
   }
 
+  /** Asked for once, and not again with every letter that is typed. */
+  function allNames() {
+    names ??= fetchNames().catch((error) => {
+      names = null;
+      throw error;
+    });
+    return names;
+  }
+
+  /** @returns {Promise<[string, string][]>} */
+  async function fetchNames() {
+    const { signal } = leave;
+    /** @type {[string, string][]} */
+    const known = [];
+    for (;;) {
+      const answer = await ask({ filter: rest(), columns: ["name"], offset: known.length, limit: WHOLE }, signal);
+      answer.ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => known.push([id, answer.columns.name[i] ?? id]));
+      if (known.length >= answer.total || answer.ids.length === 0) return known;
+    }
+  }
+
+  /** Rows of the found ones around a place. @param {string[]} ids @param {number} place */
+  async function fetchFoundRows(ids, place) {
+    const from = Math.floor(place / FOUND_WINDOW) * FOUND_WINDOW;
+    const wanted = ids.slice(from, from + FOUND_WINDOW).filter((id) => !foundRows.has(id));
+    if (!wanted.length || asked.has(-1 - from)) return;
+    asked.add(-1 - from);
+    const into = foundRows;
+    for (const row of rowsOf(await ask({ filter: among("id", wanted), limit: wanted.length }))) into.set(row.id, row);
+  }
+
   async function fetchFound() {
     const { search } = /** @type {Question} */ (question);
     const { test } = pattern(search);
     const signal = stop.signal;
-    /** @type {Row[]} */
-    const rows = [];
-    for (let offset = 0; ; offset += WHOLE) {
-      const answer = await ask({ filter: rest(), offset, limit: WHOLE });
-      if (signal.aborted) return;
-      rows.push(...rowsOf(answer));
-      if (rows.length >= answer.total || answer.ids.length === 0) break;
-    }
-    found = rows.filter((row) => test(row.get("name") ?? row.id));
-    total = found.length;
+    const ids = (await allNames()).filter(([, name]) => test(name)).map(([id]) => id);
+    if (signal.aborted) return;
+    for (const rows of windows.values()) for (const row of rows) foundRows.set(row.id, row);
+    await fetchFoundRows(ids, 0);
+    if (signal.aborted) return;
+    found = ids;
+    total = ids.length;
     isLoaded = true;
     onChange(null);
   }
@@ -97,15 +131,25 @@ export function rowSource(onChange) {
     async open(next) {
       stop.abort();
       stop = new AbortController();
+      // what is held serves another search for names; asked the same again, something has changed
+      const isSearchOnly = !!question && question.search !== next.search && JSON.stringify({ ...question, search: "" }) === JSON.stringify({ ...next, search: "" });
       question = next;
       asked = new Set();
+      if (!isSearchOnly) {
+        leave.abort();
+        leave = new AbortController();
+        names = null;
+        foundRows = new Map();
+      }
       const { signal } = stop;
       const isSearch = !!next.search && !pattern(next.search).error;
       try {
         // what is shown stays until the answer is here
         const pins = fetchPinned();
-        if (isSearch) await Promise.all([pins, fetchFound()]);
-        else {
+        if (isSearch) {
+          if (!isSearchOnly) windows = new Map();
+          await Promise.all([pins, fetchFound()]);
+        } else {
           asked.add(0);
           const [answer] = await Promise.all([ask({ filter: rest(), offset: 0, limit: WINDOW }), pins]);
           if (signal.aborted) return;
@@ -136,19 +180,30 @@ export function rowSource(onChange) {
     at(index) {
       if (index < pinned.length) return pinned[index];
       const place = index - pinned.length;
-      if (found) return found[place];
+      if (found) {
+        const id = found[place];
+        if (id && !foundRows.has(id)) void fetchFoundRows(found, place).then(() => onChange(null), onChange);
+        return foundRows.get(id);
+      }
       const rows = windows.get(Math.floor(place / WINDOW));
       if (!rows && place < total) void fetchWindow(Math.floor(place / WINDOW));
       return rows?.[place % WINDOW];
     },
     /** A row that is held. @param {string} id @returns {Row | undefined} */
     byId(id) {
-      for (const rows of [pinned, found ?? [], ...windows.values()]) {
+      for (const rows of [pinned, ...windows.values()]) {
         const row = rows.find((each) => each.id === id);
         if (row) return row;
       }
-      return undefined;
+      return foundRows.get(id);
     },
-    close: () => stop.abort(),
+    /** Names are about to be searched. */
+    prepare() {
+      if (question) allNames().catch(() => {}); // the search itself tells of it
+    },
+    close() {
+      stop.abort();
+      leave.abort();
+    },
   };
 }
