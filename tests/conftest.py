@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from runstone import settings
 from runstone.current import set_current
@@ -18,6 +19,10 @@ from runstone.current import set_current
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("new", deadline=None)
 hypothesis.settings.load_profile("new" if os.environ.get("RUNSTONE_SOAK") else "same")
+if not os.environ.get("RUNSTONE_SOAK"):
+    # Hypothesis also draws constants out of whatever modules of ours happen to be loaded: what is tried would depend on
+    # which tests came before, and on every change of the source.
+    providers._get_local_constants = lambda: providers._local_constants  # type: ignore[attr-defined]
 
 # Started in the background or by nohup, a process is deaf to these, and so would be those that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -86,7 +86,7 @@ def test_c01_c02_c27_every_page_opens_is_light_and_fits_a_phone(areas: Server, l
             """() => performance.getEntriesByType('resource')
               .filter(e => /\\.(js|css|svg)$/.test(e.name)).map(e => e.decodedBodySize)"""
         )
-        assert 0 < sum(sizes) <= 420_000, name
+        assert 0 < sum(sizes) <= 300_000, (name, sum(sizes))
     assert not [url for url in page.requests_seen if "plotly" in url]
 
 

@@ -12,7 +12,6 @@ import { among, direction, quoted, titleOf } from "../table/columns.js";
 import { axisBadges } from "./axis_badges.js";
 import { differs } from "./compare_rows.js";
 import { compareTable } from "./compare_table.js";
-import { mediaBoard } from "./media_board.js";
 import { parallel } from "./parallel.js";
 import { nothing, trouble } from "./parts.js";
 import { scatter } from "./scatter.js";
@@ -48,16 +47,14 @@ export async function open({ main, signal }) {
   grid.element.dataset.size = store.state.size;
   store.watch(["size"], () => { grid.element.dataset.size = store.state.size; }, signal);
   const bar = chartBar({ signal, metrics: () => metrics });
-  const media = mediaBoard({ signal, none: "None of these runs logged media." });
-  const below = h("section", { "aria-label": "Media" }, h("div.part", null, h("h2", null, "Media"), h("span.faint", null, "by step, of all runs at once")), media.element);
-  let areMediaWanted = false; // not before somebody comes near
+  /** @type {ReturnType<typeof import("./media_board.js").mediaBoard> | undefined} */
+  let media;
+  const below = h("section", { "aria-label": "Media" }, h("div.part", null, h("h2", null, "Media"), h("span.faint", null, "by step, of all runs at once")));
   const sight = new IntersectionObserver((entries) => {
     if (!entries.some((each) => each.isIntersecting)) return;
     sight.disconnect();
-    areMediaWanted = true;
-    tellMedia();
+    void openMedia(); // not before somebody comes near
   }, { rootMargin: "200px" });
-  sight.observe(below);
   signal.addEventListener("abort", () => sight.disconnect());
   const title = h("h1", null, "Compare");
   const body = h("div.page-body", null,
@@ -77,6 +74,7 @@ export async function open({ main, signal }) {
   }, signal);
   signal.addEventListener("abort", () => clearTimeout(timer));
   await load();
+  if (!signal.aborted) sight.observe(below); // what stands above it is there now
 
   async function load() {
     try {
@@ -145,8 +143,16 @@ export async function open({ main, signal }) {
     table.set(items.map((item, i) => ({ item, i })).filter(({ item }) => isShown(item)), sections);
   }
 
+  async function openMedia() {
+    const { mediaBoard } = await import("./media_board.js");
+    if (signal.aborted) return;
+    media = mediaBoard({ signal, none: "None of these runs logged media." });
+    below.append(media.element);
+    tellMedia();
+  }
+
   function tellMedia() {
-    if (areMediaWanted) void media.load(items.filter(isShown).slice(0, MEDIA_RUNS).map(({ id, label, colour }) => ({ id, label, colour })));
+    void media?.load(items.filter(isShown).slice(0, MEDIA_RUNS).map(({ id, label, colour }) => ({ id, label, colour })));
   }
 
   function drawParallel() {

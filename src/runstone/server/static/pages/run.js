@@ -13,29 +13,37 @@ import { chartGrid } from "../chart/grid.js";
 import { chartBar } from "../chart/toolbar.js";
 import * as actions from "../table/actions.js";
 import { facts, nothing, tree, trouble } from "./parts.js";
-import * as details from "./run_details.js";
-import { artifacts } from "./run_artifacts.js";
-import { media } from "./run_media.js";
-import { system } from "./run_system.js";
+
+/**
+ * A tab whose module is fetched when it is first opened.
+ *
+ * @param {() => Promise<any>} load @param {string} name
+ * @returns {(place: Place) => Promise<Opened>}
+ */
+const later = (load, name) => async (place) => {
+  const module = await load();
+  return place.signal.aborted ? undefined : module[name](place);
+};
 
 /**
  * @typedef {{run: any, body: HTMLElement, signal: AbortSignal}} Place  where a tab is made
- * @type {{name: string, title: string, fits: (run: any) => boolean, open: (place: Place) => void | {update: (run: any) => void}}[]}
+ * @typedef {void | {update: (run: any) => void}} Opened
+ * @type {{name: string, title: string, fits: (run: any) => boolean, open: (place: Place) => Opened | Promise<Opened>}[]}
  */
 const TABS = [
   { name: "", title: "Overview", fits: () => true, open: overview },
   { name: "charts", title: "Charts", fits: (run) => Object.keys(run.metrics).length > 0, open: (place) => charts(place, "!system") },
   { name: "params", title: "Params", fits: (run) => Object.keys(run.params).length > 0, open: params },
   { name: "metrics", title: "Metrics", fits: (run) => Object.keys(run.metrics).length > 0, open: metrics },
-  { name: "system", title: "System", fits: (run) => Object.keys(run.metrics).some((name) => name.startsWith("system/")), open: system },
-  { name: "media", title: "Media", fits: (run) => run.records?.length > 0, open: media },
-  { name: "environment", title: "Environment", fits: (run) => run.has_environment, open: details.environment },
-  { name: "console", title: "Console", fits: (run) => run.consoles > 0, open: details.consoleLines },
-  { name: "code", title: "Code", fits: (run) => run.has_patch, open: details.patch },
-  { name: "artifacts", title: "Artifacts", fits: (run) => run.artifacts.length > 0, open: artifacts },
+  { name: "system", title: "System", fits: (run) => Object.keys(run.metrics).some((name) => name.startsWith("system/")), open: later(() => import("./run_system.js"), "system") },
+  { name: "media", title: "Media", fits: (run) => run.records?.length > 0, open: later(() => import("./run_media.js"), "media") },
+  { name: "environment", title: "Environment", fits: (run) => run.has_environment, open: later(() => import("./run_details.js"), "environment") },
+  { name: "console", title: "Console", fits: (run) => run.consoles > 0, open: later(() => import("./run_details.js"), "consoleLines") },
+  { name: "code", title: "Code", fits: (run) => run.has_patch, open: later(() => import("./run_details.js"), "patch") },
+  { name: "artifacts", title: "Artifacts", fits: (run) => run.artifacts.length > 0, open: later(() => import("./run_artifacts.js"), "artifacts") },
   { name: "lineage", title: "Inputs and outputs", fits: (run) => run.inputs.length + run.outputs.length > 0, open: links },
   { name: "attempts", title: "Attempts", fits: (run) => run.attempts.length > 1, open: attempts },
-  { name: "doctor", title: "Doctor", fits: () => true, open: details.doctor },
+  { name: "doctor", title: "Doctor", fits: () => true, open: later(() => import("./run_details.js"), "doctor") },
 ];
 
 /** @param {import("./index.js").Frame} frame */
@@ -48,7 +56,7 @@ export async function open({ main, signal, info }) {
   /** @type {any} */
   let run;
   let closing = new AbortController();
-  /** @type {{update: (run: any) => void} | void} */
+  /** @type {Opened} */
   let opened;
   signal.addEventListener("abort", () => closing.abort());
 
@@ -105,7 +113,11 @@ export async function open({ main, signal, info }) {
     fill(body);
     const tab = TABS.find((each) => each.name === store.state.tab) ?? TABS[0];
     body.classList.toggle("tab-charts", tab.name === "charts" || tab.name === "system");
-    opened = tab.open({ run, body, signal: closing.signal });
+    const place = { run, body, signal: closing.signal };
+    opened = undefined;
+    Promise.resolve(tab.open(place)).then((made) => { if (!place.signal.aborted) opened = made; }, (error) => {
+      if (!place.signal.aborted) fill(body, trouble(error.message, openTab));
+    });
   }
 
   try {
