@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import psutil
 import runstone
 from benchmarks.measure import machine, versions
 from runstone.index.accounts import Accounts
+from runstone.runlog.format import SLOT_BYTES
 from runstone.server.auth import hashed, new_token
 from runstone.sync.sending import Sender
 from runstone.sync.spool import Spool, open_spool
@@ -169,8 +171,9 @@ def _tell(name: str, told: dict[str, Any], found: dict[str, float], cpu_s: float
         f"    {found['requests']:,.0f} requests, of which {found['put_off']:,.0f} were put off; answered within "
         f"{found['p50_s'] * 1e3:,.0f} ms (median), {found['p99_s'] * 1e3:,.0f} ms (99 %)"
     )
+    each = f"{total / cpu_s:,.0f} points each second of it" if cpu_s else "too short to be told"
     print(
-        f"    CPU: server {cpu_s:.1f} s of {found['log_s']:.1f} s ({total / cpu_s:,.0f} points each second of it), who "
+        f"    CPU: server {cpu_s:.1f} s of {found['log_s']:.1f} s ({each}), who "
         f"sends {found['log_cpu_s']:.1f} s; opening {found['open_s']:.1f} s, to the disk {found['end_s']:.1f} s"
     )
     print(f"    memory of the server: {memory}")
@@ -186,6 +189,24 @@ def server(root: Path, *, runs: int, hosts: int, ticks: int, points: int) -> Non
     _tell("runstone serve", told, found, cpu_s, memory)
     if told["ticks"] * told["points"] * runs != (total := _points_in(workspace)):
         raise RuntimeError(f"{total} points arrived")
+
+
+def floor(root: Path, *, runs: int, ticks: int, points: int) -> None:
+    """Append the same bytes to as many files, and bring them to the disk: no server can be faster."""
+    block = bytes(points * SLOT_BYTES)
+    began = time.perf_counter()
+    files = [os.open(root / str(number), os.O_CREAT | os.O_WRONLY | os.O_APPEND) for number in range(runs)]
+    for _ in range(ticks):
+        for file in files:
+            os.write(file, block)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(os.fsync, files))
+    spent_s = time.perf_counter() - began
+    for file in files:
+        os.close(file)
+    print(
+        f"  {'floor':24} {runs * ticks * points / spent_s:12,.0f} points/s; the same bytes, appended to files and synced"
+    )
 
 
 def mlflow_server(root: Path, *, runs: int, hosts: int, ticks: int, points: int) -> None:
@@ -272,6 +293,7 @@ def main(*, quick: bool = False) -> None:
         living, stored = [(20, 4, 2, 100)], [(5, 200)]
     for runs, hosts, ticks, points in living:
         _in_folder(lambda root: server(root, runs=runs, hosts=hosts, ticks=ticks, points=points))  # noqa: B023
+        _in_folder(lambda root: floor(root, runs=runs, ticks=ticks, points=points))  # noqa: B023
     if not quick:
         _in_folder(lambda root: mlflow_server(root, runs=1_000, hosts=8, ticks=1, points=100))
     for runs, points in stored:

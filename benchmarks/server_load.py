@@ -146,6 +146,9 @@ async def _measure(target: _Target, process: subprocess.Popen[str], clients: int
     print(f"  {'':16} {'answers':>8} {'p50':>10} {'p95':>10} {'p99':>10} {'most':>10}")
     for name, times in found.items():
         times.sort()
+        if not times:
+            print(f"  {name:16} {0:8} none came in that time")
+            continue
         shown = [times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.95, 0.99, 1.0)]
         floor = "  floor" if "alone" in name else ""
         print(f"  {name:16} {len(times):8} " + " ".join(f"{1e3 * one:7.1f} ms" for one in shown) + floor)
