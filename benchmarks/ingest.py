@@ -204,9 +204,8 @@ def floor(root: Path, *, runs: int, ticks: int, points: int) -> None:
     spent_s = time.perf_counter() - began
     for file in files:
         os.close(file)
-    print(
-        f"  {'floor':24} {runs * ticks * points / spent_s:12,.0f} points/s; the same bytes, appended to files and synced"
-    )
+    rate = runs * ticks * points / spent_s
+    print(f"  {'floor':24} {rate:12,.0f} points/s; the same bytes, appended to files and synced")
 
 
 def mlflow_server(root: Path, *, runs: int, hosts: int, ticks: int, points: int) -> None:
