@@ -227,6 +227,7 @@ def bucket(s3_proxy: tuple[Proxy, Any], monkeypatch: pytest.MonkeyPatch) -> Iter
 
     proxy, files = s3_proxy
     proxy.fault = None
+    s3fs.S3FileSystem.clear_instance_cache()  # they know the proxy of the file of tests before this
     environment = {
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,
