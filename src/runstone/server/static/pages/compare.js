@@ -53,7 +53,7 @@ export async function open({ main, signal }) {
   const sight = new IntersectionObserver((entries) => {
     if (!entries.some((each) => each.isIntersecting)) return;
     sight.disconnect();
-    void openMedia(); // not before somebody comes near
+    openMedia().catch((error) => { if (!signal.aborted) below.append(trouble(error.message)); }); // not before somebody comes near
   }, { rootMargin: "200px" });
   signal.addEventListener("abort", () => sight.disconnect());
   const title = h("h1", null, "Compare");
