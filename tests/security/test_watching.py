@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 import runstone
-from runstone.index.accounts import FILE, Accounts
+from runstone.index.accounts import Accounts
+from runstone.index.accounts_file import FILE
 from runstone.server.logs import Counters
 from tests.server.conftest import World
 from tests.server.walking import sent
@@ -35,7 +36,7 @@ def locked(world: World):  # type: ignore[no-untyped-def]
 def test_a_line_of_the_audit_log_that_finds_no_table_is_in_the_log(
     fresh: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runstone.index.accounts._BUSY_S", 0.05)
+    monkeypatch.setattr("runstone.index.accounts_file._BUSY_S", 0.05)
     path = f"/api/runs/{fresh.runs['first']}"
     assert fresh.client.get("/api/info", headers=fresh.headers("mia")).status_code == 200  # notes that mia was here
     with locked(fresh):

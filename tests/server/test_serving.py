@@ -23,7 +23,8 @@ from click.testing import CliRunner
 import runstone
 from runstone.cli.main import cli
 from runstone.errors import InvalidConfig
-from runstone.index.accounts import FILE, MIGRATIONS, Accounts
+from runstone.index.accounts import MIGRATIONS, Accounts
+from runstone.index.accounts_file import FILE
 from runstone.server.config import ServerConfig
 from runstone.server.serving import bound_socket
 from runstone.workspace import Workspace

@@ -9,24 +9,21 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-import os
-import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, text
 
-from runstone.errors import AlreadyExists, FormatError, InvalidValue, NotFound, Unavailable
+from runstone.errors import AlreadyExists, FormatError, InvalidValue, NotFound
+from runstone.index.accounts_file import FILE, AccountsFile
 from runstone.index.opening import database_of
 
-FILE = "accounts.sqlite"
-_BUSY_S = 10.0
 _USED_EVERY_S = 60.0
+_MOST_KNOWN = 1_000
 
 # One entry a version of the schema; what has been released is never changed, only added to.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -106,6 +103,7 @@ class Accounts:
         self._clock = clock
         self._is_migrated = False
         self._place = _place(workspace, database)
+        self._known = _Known()
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -240,8 +238,8 @@ class Accounts:
     def owner_of_token(self, token_hash: str) -> Owner | None:
         """Return whose token it is, `None` where it is not known or works no more."""
         return self._owner(
-            "SELECT tokens.hash, tokens.user, users.name, tokens.key, tokens.used_at FROM tokens"
-            " JOIN users ON users.key = tokens.user WHERE tokens.hash = :hash AND revoked_at IS NULL"
+            "SELECT tokens.hash, tokens.user, users.name, tokens.key, tokens.used_at, tokens.expires_at, NULL"
+            " FROM tokens JOIN users ON users.key = tokens.user WHERE tokens.hash = :hash AND revoked_at IS NULL"
             " AND (expires_at IS NULL OR expires_at > :now)",
             token_hash,
         )
@@ -264,10 +262,10 @@ class Accounts:
     def owner_of_session(self, session_hash: str) -> Owner | None:
         """Return whose session it is, `None` where it is not known, over, or its token works no more."""
         return self._owner(
-            "SELECT sessions.hash, tokens.user, users.name, tokens.key, tokens.used_at FROM sessions"
-            " JOIN tokens ON tokens.key = sessions.token JOIN users ON users.key = tokens.user"
-            " WHERE sessions.hash = :hash AND sessions.expires_at > :now AND revoked_at IS NULL"
-            " AND (tokens.expires_at IS NULL OR tokens.expires_at > :now)",
+            "SELECT sessions.hash, tokens.user, users.name, tokens.key, tokens.used_at, tokens.expires_at,"
+            " sessions.expires_at FROM sessions JOIN tokens ON tokens.key = sessions.token"
+            " JOIN users ON users.key = tokens.user WHERE sessions.hash = :hash AND sessions.expires_at > :now"
+            " AND revoked_at IS NULL AND (tokens.expires_at IS NULL OR tokens.expires_at > :now)",
             session_hash,
         )
 
@@ -339,7 +337,10 @@ class Accounts:
     def _owner(self, query: str, wanted: str) -> Owner | None:
         if not self.exists:
             return None
-        now = self._clock()
+        now, state = self._clock(), self._place.state()
+        standing = self._known.get(query, wanted, state, now)
+        if standing is not None:
+            return standing
         with self._transaction(writes=False) as connection:
             row = connection.execute(text(query), {"hash": wanted, "now": now}).first()
             if row is None or not hmac.compare_digest(str(row[0]), wanted):
@@ -350,6 +351,9 @@ class Accounts:
                 connection.execute(
                     text("UPDATE tokens SET used_at = :now WHERE key = :key"), {"now": now, "key": row[3]}
                 )
+        else:
+            until = min(one for one in (row[4] + _USED_EVERY_S, row[5], row[6]) if one is not None)
+            self._known.put(query, wanted, state, until, found)
         return found
 
     def _user(self, connection: Connection, name: str) -> int:
@@ -388,10 +392,45 @@ class Accounts:
         connection.commit()
 
 
+class _Known:
+    """Whose tokens and sessions were, as long as nothing at all has changed in the accounts since.
+
+    A client sends its token with every request; to look it up anew takes longer than to keep a point.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state: object = None
+        self._owners: dict[tuple[str, str], tuple[float, Owner]] = {}
+
+    def get(self, query: str, wanted: str, state: object, now: float) -> Owner | None:
+        """Return the owner that was found by a query, `None` where that may be true no more."""
+        with self._lock:
+            until, owner = self._owners.get((query, wanted), (0.0, None)) if self._is_at(state) else (0.0, None)
+        return owner if now < until else None
+
+    def put(self, query: str, wanted: str, state: object, until: float, owner: Owner) -> None:
+        """Remember an owner who was found after `state` was read, until a time."""
+        if state is None:
+            return
+        with self._lock:
+            if not self._is_at(state):
+                self._state, self._owners = state, {}
+            self._owners[query, wanted] = (until, owner)
+            while len(self._owners) > _MOST_KNOWN:
+                del self._owners[next(iter(self._owners))]
+
+    def _is_at(self, state: object) -> bool:
+        return state is not None and state == self._state
+
+
 class Place(Protocol):
     """Where accounts lie."""
 
     name: str
+
+    def state(self) -> object:
+        """Return what differs after every change that anybody makes; `None` where that is not quick to tell."""
 
     @property
     def exists(self) -> bool:
@@ -413,66 +452,10 @@ class Place(Protocol):
         """Let go of what is held open."""
 
 
-class _File:
-    """A file of SQLite in the workspace; no connection is held open."""
-
-    name = FILE
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
-
-        @event.listens_for(self._engine, "connect")
-        def prepare(connection: sqlite3.Connection, _record: object) -> None:
-            connection.execute("PRAGMA foreign_keys = ON")
-
-    @property
-    def exists(self) -> bool:
-        return self._path.exists()
-
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[Connection]:
-        """Lend a connection.
-
-        Raises:
-            Unavailable: the file cannot be read or written for now: it is locked for long, the disk is full or gone.
-            FormatError: it is damaged.
-        """
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except (OperationalError, OSError) as error:
-            reason = error.orig if isinstance(error, OperationalError) else error.strerror
-            raise Unavailable(f"{FILE} cannot be used for now: {reason}") from error
-        except IntegrityError:
-            raise
-        except DatabaseError as error:
-            raise FormatError(f"{FILE} is damaged ({error.orig}); take it from a backup") from error
-
-    def begin(self, connection: Connection, *, writes: bool) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    def version(self, connection: Connection) -> int:
-        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-
-    def migrate(self, connection: Connection, statements: Sequence[str], version: int) -> None:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(f"PRAGMA user_version = {version}")
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    def _connect(self) -> sqlite3.Connection:
-        # Made before SQLite does, so that nobody else can read it at any time; its side files take these rights over.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        return sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-
-
 def _place(workspace: Path, database: str | None) -> Place:
     address = database_of(database)
     if address is None:
-        return _File(workspace / FILE)
+        return AccountsFile(workspace / FILE)
     from runstone.index.postgres import PostgresAccounts  # an extra
 
     return PostgresAccounts(workspace, address)

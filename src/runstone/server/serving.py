@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ _GRACE_S = 10
 _HEAD_BYTES = 64 << 10
 _USUAL_PORT = 6_060
 _PORTS_TRIED = 50
+_COLLECTIONS = (20_000, 20, 20)
+"""How many objects are made before the collector looks at the newest; and how often it looks at older ones."""
 
 
 def check_start(workspace: Workspace, config: ServerConfig) -> None:
@@ -97,13 +100,31 @@ def serve(
     try:
         with (
             _ended_by_signals(running),
-            content_carried(workspace, server.state.log),
+            _few_collections(),
+            content_carried(workspace, server.state.log, server.state.elsewhere),
             sealed_meanwhile(workspace.path, lambda problem: server.state.log("not_sealing", problem=problem)),
         ):
             running.run(sockets=[listening])
     finally:
         listening.close()
         server.state.log("ended")
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let the garbage collector leave alone what the program is made of, and look less often at what requests make.
+
+    A batch of 1,000 points makes more objects than let it look at everything, and that took a fifth of the answer.
+    """
+    often = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*often)
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from runstone.server.jsons import BadJson, loads
 from runstone.server.mlflow.errors import MlflowError, invalid
 
@@ -23,10 +25,17 @@ _DEPTH = 32
 def parsed_body(body: bytes) -> dict[str, Any]:
     """Return the fields of a body; what is no JSON object counts as one without fields, as it does to MLflow."""
     try:
-        found = loads(body, depth=_DEPTH) if b"\\u" in body or body.count(b"[") > _DEPTH else json.loads(body)
+        found = loads(body, depth=_DEPTH) if b"\\u" in body or body.count(b"[") > _DEPTH else _loads(body)
     except (BadJson, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)  # takes NaN, as MLflow's servers do
 
 
 class Fields:
