@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from runstone_sweeps.config import parse_spec
 from runstone_sweeps.record import SweepRecord, TrialState
-from runstone_sweeps.spec import SweepSpec, parse_spec
+from runstone_sweeps.spec import SweepSpec
 from runstone_sweeps.study import Search
 
 Objective = Callable[[Mapping[str, Any]], float]

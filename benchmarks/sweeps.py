@@ -221,8 +221,8 @@ def _large(folder: Path, *, quick: bool) -> None:
 def measure_large(workspace_path: str, known: int, total: int, more: int) -> None:
     """Print the CPU seconds of a resume at `total` trials, and of the coordinator for one trial before and there."""
     from runstone import Workspace
-    from runstone_sweeps.journal import Journal
-    from runstone_sweeps.session import Budget, run_session, stored_spec
+    from runstone_sweeps.coordinator.session import Budget, run_session, stored_spec
+    from runstone_sweeps.record.journal import Journal
     from runstone_sweeps.store import Sweeps
     from runstone_sweeps.study import Search
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runstone_sweeps.api import Sweep, SweepResult, run_sweep, to_optuna
-    from runstone_sweeps.plotting import plot_sweep
+    from runstone_sweeps.config import load_spec
     from runstone_sweeps.record import TrialRecord, TrialState
-    from runstone_sweeps.spec import SweepSpec, load_spec
+    from runstone_sweeps.report.plotting import plot_sweep
+    from runstone_sweeps.spec import SweepSpec
 
 __all__ = [
     "Sweep",
@@ -32,8 +33,8 @@ _LAZY = {
     "SweepSpec": "spec",
     "TrialRecord": "record",
     "TrialState": "record",
-    "load_spec": "spec",
-    "plot_sweep": "plotting",
+    "load_spec": "config",
+    "plot_sweep": "report.plotting",
     "run_sweep": "api",
     "to_optuna": "api",
 }

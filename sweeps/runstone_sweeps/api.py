@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from runstone import InvalidConfig, InvalidValue, RunInfo, Workspace, ensure_workspace, open_workspace
+from runstone_sweeps.config import load_spec, parse_spec
 from runstone_sweeps.record import SweepRecord, TrialRecord
 from runstone_sweeps.space import nest
-from runstone_sweeps.spec import load_spec, parse_spec
 from runstone_sweeps.store import SweepFolder, Sweeps, recorded_spec
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ class Sweep:
         """
         if self._objective is not None:
             _refuse_cuda()
-        from runstone_sweeps.session import open_sweep, run_session  # imports Optuna
-        from runstone_sweeps.view import LineView, LiveView
+        from runstone_sweeps.coordinator.session import open_sweep, run_session  # imports Optuna
+        from runstone_sweeps.terminal.views import LineView, LiveView
 
         workspace = ensure_workspace(self._workspace)
         folder, _ = open_sweep(workspace, self.spec, is_new=is_new)

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from runstone import RunstoneError
 from runstone_sweeps.environment import process_environment
-from runstone_sweeps.follow import RecordFollower
-from runstone_sweeps.journal import Event
+from runstone_sweeps.record.journal import Event
 from runstone_sweeps.store import SweepFolder, SweepIsRunning, recorded_spec
+from runstone_sweeps.store.followed import RecordFollower
 
 if TYPE_CHECKING:
     from runstone_sweeps.study.storing import StoredStudy

@@ -14,8 +14,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from runstone import Workspace
-from runstone_sweeps import serving
-from runstone_sweeps.figures import KINDS, Figures
+from runstone_sweeps.report.figures import KINDS, Figures
+from runstone_sweeps.store.followed import Followed
+from runstone_sweeps.web import steering
+from runstone_sweeps.web.records import Records
+from runstone_sweeps.web.tables import details, dumps, table
 
 WorkspaceOf = Callable[[Request], Workspace]
 _MOST_TRIALS = 100_000
@@ -38,9 +41,9 @@ def routes(workspace_of: WorkspaceOf) -> APIRouter:
         workspace_of: Returns the workspace that a request is about.
     """
     router = APIRouter(prefix="/sweeps", tags=["sweeps"])
-    records, figures = serving.Records(), Figures()
+    records, figures = Records(), Figures()
 
-    def followed(request: Request, sweep_id: str) -> serving.Followed:
+    def followed(request: Request, sweep_id: str) -> Followed:
         return records.of(workspace_of(request), sweep_id)
 
     @router.get("", openapi_extra=_LOOKS)
@@ -52,7 +55,7 @@ def routes(workspace_of: WorkspaceOf) -> APIRouter:
     def show_sweep(request: Request, sweep_id: str) -> Response:
         """Tell where a sweep stands: config, metrics, best trial, forecast, what it has used, failures by cause."""
         with followed(request, sweep_id) as sweep:
-            return _json(serving.details(sweep))
+            return _json(details(sweep))
 
     @router.get("/{sweep_id}/trials", openapi_extra=_LOOKS)
     def list_trials(
@@ -62,7 +65,7 @@ def routes(workspace_of: WorkspaceOf) -> APIRouter:
     ) -> Response:
         """List all trials, in columns; texts are cut to 300 characters."""
         with followed(request, sweep_id) as sweep:
-            return _json(serving.table(sweep, after=after))
+            return _json(table(sweep, after=after))
 
     @router.get("/{sweep_id}/figures/{kind}", openapi_extra=_LOOKS)
     def show_figure(
@@ -84,20 +87,20 @@ def routes(workspace_of: WorkspaceOf) -> APIRouter:
     @router.post("/{sweep_id}/stop", openapi_extra=_STOPS)
     def stop_sweep(request: Request, sweep_id: str) -> Response:
         """Stop a sweep as one Ctrl-C would: its trials are asked to stop, and it can be resumed."""
-        return _json(serving.stop(followed(request, sweep_id).folder))
+        return _json(steering.stop(followed(request, sweep_id).folder))
 
     @router.post("/{sweep_id}/resume", openapi_extra=_STARTS_PROGRAMS)
     def resume_sweep(request: Request, sweep_id: str) -> Response:
         """Lift the pause of a sweep, or go on with one that does not run, in a process of its own on the server."""
-        return _json(serving.resume(workspace_of(request), followed(request, sweep_id).folder))
+        return _json(steering.resume(workspace_of(request), followed(request, sweep_id).folder))
 
     @router.post("/{sweep_id}/trials", openapi_extra=_STARTS_PROGRAMS)
     def add_trials(request: Request, sweep_id: str, more: MoreTrials) -> Response:
         """Give a sweep a larger budget of trials; one that does not run spends it when it is resumed."""
-        return _json(serving.add_trials(followed(request, sweep_id).folder, more.add))
+        return _json(steering.add_trials(followed(request, sweep_id).folder, more.add))
 
     return router
 
 
 def _json(told: Any) -> Response:
-    return Response(serving.dumps(told), media_type="application/json")
+    return Response(dumps(told), media_type="application/json")

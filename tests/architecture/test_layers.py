@@ -46,6 +46,18 @@ LAYERS: list[set[str]] = [
     {"cli", "server", "serving", "terminal"},
 ]
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+# The same inside `runstone_sweeps`, and stricter: a part may import from layers before its own only.
+SWEEPS_LAYERS: list[set[str]] = [
+    {"environment", "space", "processes"},
+    {"spec", "trial"},
+    {"record", "config", "executors"},
+    {"store", "study"},
+    {"mirror", "workers"},
+    {"coordinator", "results"},
+    {"report", "terminal", "web", "preparing"},
+    {"api", "cli", "routes"},
+]
+SWEEPS_LAYER_OF = {part: level for level, parts in enumerate(SWEEPS_LAYERS) for part in parts}
 
 
 def sources(package: str) -> Iterator[tuple[str, Path, ast.Module]]:
@@ -73,9 +85,9 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
                 yield f"{node.module}.{alias.name}", node.lineno, id(node) in typing_only
 
 
-def part_of(module: str) -> str | None:
+def part_of(module: str, package: str = "runstone") -> str | None:
     pieces = module.split(".")
-    return pieces[1] if pieces[0] == "runstone" and len(pieces) > 1 else None
+    return pieces[1] if pieces[0] == package and len(pieces) > 1 else None
 
 
 def test_every_part_of_the_package_has_a_layer() -> None:
@@ -95,6 +107,37 @@ def test_imports_point_down_only() -> None:
             target = part_of(module)
             if target in LAYER_OF and not typing_only and LAYER_OF[target] > LAYER_OF[part]:
                 wrong.append(f"{name}:{line} imports {module}, which is above it")
+    assert wrong == []
+
+
+def test_every_part_of_sweeps_has_a_layer() -> None:
+    parts = {path.stem for path in PACKAGES["runstone_sweeps"].iterdir() if path.name[0] != "."}
+    assert parts - {"__init__", "__pycache__", "py"} == set(SWEEPS_LAYER_OF)
+
+
+def test_imports_inside_sweeps_run_in_one_direction() -> None:
+    wrong = []
+    for name, _path, tree in sources("runstone_sweeps"):
+        part = part_of(name, "runstone_sweeps")
+        if part is None:
+            continue  # the package itself, which offers what all layers made
+        for module, line, _typing_only in imports(tree):
+            target = part_of(module, "runstone_sweeps")
+            if target is not None and target != part and not SWEEPS_LAYER_OF[target] < SWEEPS_LAYER_OF[part]:
+                wrong.append(f"{name}:{line} imports {module}, which is not below it")
+    assert wrong == []
+
+
+def test_what_runs_between_a_sweep_and_its_trials_needs_nothing_installed() -> None:
+    wrong = []
+    for name, _path, tree in sources("runstone_sweeps"):
+        # `trials` is the coordinator's end of it.
+        if part_of(name, "runstone_sweeps") != "processes" or name == "runstone_sweeps.processes.trials":
+            continue
+        for module, line, _typing_only in imports(tree):
+            is_ours = module.startswith("runstone_sweeps.processes.")
+            if not is_ours and module.partition(".")[0] not in sys.stdlib_module_names:
+                wrong.append(f"{name}:{line} imports {module}")
     assert wrong == []
 
 

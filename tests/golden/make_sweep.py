@@ -14,7 +14,7 @@ from typing import Any
 
 import runstone
 from runstone_sweeps import Sweep
-from runstone_sweeps.journal import read_events
+from runstone_sweeps.record.journal import read_events
 from runstone_sweeps.store import Sweeps
 
 CONFIG: dict[str, Any] = {

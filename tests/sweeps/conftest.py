@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 import runstone
-from runstone_sweeps.journal import Event, read_events
+from runstone_sweeps.config import load_spec
+from runstone_sweeps.coordinator.session import Budget, run_session, stored_spec
+from runstone_sweeps.coordinator.work import RunningTrial, Watcher
 from runstone_sweeps.record import SweepRecord
-from runstone_sweeps.session import Budget, run_session, stored_spec
-from runstone_sweeps.spec import load_spec
+from runstone_sweeps.record.journal import Event, read_events
 from runstone_sweeps.store import SweepFolder, Sweeps
-from runstone_sweeps.work import RunningTrial, Watcher
 
 # Loss falls with each step towards what x gives; `slow` and `steps` say how long it takes. After its first step a trial
 # waits for the file `until`, if it is given one: what a test does to it while it runs cannot come too late.

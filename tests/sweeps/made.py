@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runstone_sweeps.journal import Event, Journal
+from runstone_sweeps.config import parse_spec
 from runstone_sweeps.record import SweepRecord
-from runstone_sweeps.spec import SweepSpec, parse_spec
+from runstone_sweeps.record.journal import Event, Journal
+from runstone_sweeps.spec import SweepSpec
 
 AT = 1_700_000_000.0
 CONFIG: dict[str, Any] = {

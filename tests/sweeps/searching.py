@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runstone_sweeps.journal import Event
+from runstone_sweeps.config import parse_spec
 from runstone_sweeps.record import SweepRecord, TrialState
-from runstone_sweeps.spec import SweepSpec, parse_spec
+from runstone_sweeps.record.journal import Event
+from runstone_sweeps.spec import SweepSpec
 from runstone_sweeps.study import Search
 
 MIXED = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runstone_sweeps.record import SweepRecord, TrialState
-from runstone_sweeps.usage import Usage, energy_of, is_energy
+from runstone_sweeps.record.usage import Usage, energy_of, is_energy
 
 from .conftest import Place
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runstone_sweeps.rehearsal import rehearse
-from runstone_sweeps.spec import load_spec
+from runstone_sweeps.config import load_spec
+from runstone_sweeps.preparing.rehearsal import rehearse
 
 from .conftest import Place
 from .test_cli import call
@@ -150,8 +150,8 @@ def test_a_dry_run_that_wants_more_gpus_than_there_are_says_so_in_one_line(place
 def test_a_trial_that_does_not_stop_is_killed_with_all_that_it_started(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runstone_sweeps.rehearsal._STOP_S", 0.3)
-    monkeypatch.setattr("runstone_sweeps.rehearsal._TERM_S", 0.3)
+    monkeypatch.setattr("runstone_sweeps.preparing.rehearsal._STOP_S", 0.3)
+    monkeypatch.setattr("runstone_sweeps.preparing.rehearsal._TERM_S", 0.3)
     place.script(
         "deaf.py",
         "import os, signal, subprocess, sys, time\n"

@@ -16,9 +16,9 @@ import yaml
 
 import runstone
 from runstone_sweeps.cli import main as cli
+from runstone_sweeps.config import load_spec
+from runstone_sweeps.coordinator.session import run_session
 from runstone_sweeps.record import SweepRecord
-from runstone_sweeps.session import run_session
-from runstone_sweeps.spec import load_spec
 from runstone_sweeps.store import SweepFolder, Sweeps
 
 from .conftest import Place

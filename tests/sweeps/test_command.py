@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runstone_sweeps.command import build_command
+from runstone_sweeps.spec.command import build_command
 
 POINT: dict[str, Any] = {"lr": 0.001, "opt.name": "adam", "flag": True, "off": False, "sizes": [1, 2]}
 ARGS = ["--lr=0.001", "--opt.name=adam", "--flag=True", "--off=False", "--sizes=[1, 2]"]

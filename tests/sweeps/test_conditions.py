@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from runstone import InvalidConfig
-from runstone_sweeps import yamlfile
-from runstone_sweeps.options import Budget, Constraint, ExecutorSpec, Replicates, Resources, Retries, Terminator
+from runstone_sweeps.config import parse_spec, yamlfile
 from runstone_sweeps.space import Choice, Drawn, Real, Whole
-from runstone_sweeps.spec import Metric, SweepSpec, parse_spec
+from runstone_sweeps.spec import Metric, SweepSpec
+from runstone_sweeps.spec.options import Budget, Constraint, ExecutorSpec, Replicates, Resources, Retries, Terminator
 
 TREE = """\
 parameters:

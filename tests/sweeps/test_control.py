@@ -11,7 +11,7 @@ import pytest
 
 import runstone
 from runstone_sweeps.record import SweepRecord, TrialState
-from runstone_sweeps.requests import RequestRefused, Requests, answer_here, parse_assignments, wait_for_answer
+from runstone_sweeps.store.requests import RequestRefused, Requests, answer_here, parse_assignments, wait_for_answer
 
 from .conftest import Place, Silent
 

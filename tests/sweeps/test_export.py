@@ -20,8 +20,16 @@ import yaml
 
 import runstone
 import runstone_sweeps
-from runstone_sweeps.export import best_command, best_config, to_csv, to_json, trial_rows, whole_trials, write_parquet
-from runstone_sweeps.spec import parse_spec
+from runstone_sweeps.config import parse_spec
+from runstone_sweeps.results.export import (
+    best_command,
+    best_config,
+    to_csv,
+    to_json,
+    trial_rows,
+    whole_trials,
+    write_parquet,
+)
 from runstone_sweeps.store import Sweeps
 
 from . import made

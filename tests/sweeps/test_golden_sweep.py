@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import runstone
+from runstone_sweeps.coordinator.session import Budget, run_session, stored_spec
 from runstone_sweeps.record import SweepRecord, TrialState
-from runstone_sweeps.session import Budget, run_session, stored_spec
 from runstone_sweeps.store import SweepFolder, Sweeps
 
 from .conftest import Silent

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import runstone
 from runstone import MetricTail, RunInfo
-from runstone_sweeps.heard import Heard
+from runstone_sweeps.coordinator.heard import Heard
+from runstone_sweeps.coordinator.work import RunningTrial
 from runstone_sweeps.record import RunRecord, TrialRecord, TrialState
-from runstone_sweeps.work import RunningTrial
 
 from .conftest import Place
 

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from runstone_sweeps.cli.main import cli
-from runstone_sweeps.detect import Option, detect
-from runstone_sweeps.initial import choose_metric, propose_parameters
-from runstone_sweeps.spec import load_spec
+from runstone_sweeps.config import load_spec
+from runstone_sweeps.preparing.detect import Option, detect
+from runstone_sweeps.preparing.initial import choose_metric, propose_parameters
 
 ARGPARSE = """\
 import argparse, runstone

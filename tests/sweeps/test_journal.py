@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runstone import FormatError
-from runstone_sweeps import journal as module
-from runstone_sweeps.journal import Journal, decode, encode, read_events
+from runstone_sweeps.record import journal as module
+from runstone_sweeps.record.journal import Journal, decode, encode, read_events
 
 
 def write(folder: Path, count: int, start: int = 0) -> list[dict[str, object]]:

@@ -14,10 +14,10 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 import runstone_sweeps
-from runstone_sweeps.follow import RecordFollower
-from runstone_sweeps.journal import Journal, encode
 from runstone_sweeps.mirror import Mirror, _only_one, absolute_url, copy_once, follow, shown_url
+from runstone_sweeps.record.journal import Journal, encode
 from runstone_sweeps.store import SweepFolder, SweepIsRunning
+from runstone_sweeps.store.followed import RecordFollower
 from runstone_sweeps.study import to_optuna
 from runstone_sweeps.study.storing import StoredStudy, stored_name
 

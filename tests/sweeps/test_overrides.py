@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runstone import InvalidConfig
+from runstone_sweeps.config import apply_overrides, config_from_script, is_script, load_spec, parse_spec
+from runstone_sweeps.config.guesses import guess_goal
 from runstone_sweeps.space import Choice, Constant, Real, Whole
-from runstone_sweeps.spec import apply_overrides, config_from_script, is_script, load_spec, parse_spec
-from runstone_sweeps.spec.guesses import guess_goal
 
 RAW: dict[str, Any] = {
     "script": "train.py",

@@ -293,7 +293,7 @@ def test_a_point_that_comes_again_is_run_again_and_ranks_by_what_all_its_results
     points = "points: [{x: 0.5}, {x: 0.5}, {x: 0.5}, {x: 0.1}]\n"
     place.run_here(place.config("duplicates: replicate\n" + points, trials=4, parallel=1))
     record = place.record
-    assert record.results_at({"x": 0.5}) == [0.0, 8.0, 9.0]
+    assert [run.values[0] for trial in record.tried({"x": 0.5}) for run in trial.runs] == [0.0, 8.0, 9.0]
     assert [trial.value for trial in record.trials.values()] == [8.0, 8.0, 8.0, 5.0]
     assert [trial.own_values for trial in record.trials.values()] == [(0.0,), (8.0,), (9.0,), (5.0,)]
     assert [trial.number for trial in record.ranked()] == [3, 0, 1, 2]

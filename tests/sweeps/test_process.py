@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runstone_sweeps.process import Ended, Started, SupervisorLost, TrialProcesses, kill_leftover, start_time
+from runstone_sweeps.processes.trials import Ended, Started, SupervisorLost, TrialProcesses, kill_leftover, start_time
 
 LIMIT_S = 120.0
 NEWS: list[Started | Ended] = []
@@ -135,7 +135,7 @@ def test_no_process_outlives_a_killed_coordinator_or_supervisor(tmp_path: Path, 
     code = f"""
 import sys, time
 from pathlib import Path
-from runstone_sweeps.process import TrialProcesses
+from runstone_sweeps.processes.trials import TrialProcesses
 processes = TrialProcesses()
 processes.start(0, [sys.executable, "-c", {trial!r}], env={{}}, cwd=Path("."), console=Path("pids"))
 print(processes._popen.pid, flush=True)

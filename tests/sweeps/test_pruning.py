@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from runstone_sweeps.algorithms import PRUNERS
 from runstone_sweeps.record import TrialState
+from runstone_sweeps.spec.algorithms import PRUNERS
 from tests.sweeps.searching import LOSS, MIXED, Sweep, make_spec
 
 ACCURACY = {"name": "accuracy", "goal": "maximize"}

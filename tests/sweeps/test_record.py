@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runstone_sweeps.journal import Event
 from runstone_sweeps.record import SweepRecord, TrialState
+from runstone_sweeps.record.journal import Event
 
 
 def events_of(*told: tuple[str, dict[str, Any]]) -> list[Event]:

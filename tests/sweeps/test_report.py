@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from runstone_sweeps.comparison import Compared, best_of, compare, trials_to_reach
 from runstone_sweeps.record import SweepRecord
-from runstone_sweeps.report import draw_figures, render, write_report
 from runstone_sweeps.report.comparing import write_comparison
 from runstone_sweeps.report.drawing import escaped, thinned, thinned_from_best
 from runstone_sweeps.report.fronts import hypervolume
+from runstone_sweeps.report.writing import draw_figures, render, write_report
+from runstone_sweeps.results.comparison import Compared, best_of, compare, trials_to_reach
 from runstone_sweeps.spec import SweepSpec
 from runstone_sweeps.store import SweepFolder
 

@@ -15,8 +15,8 @@ import pytest
 
 import runstone
 from runstone import AlreadyExists, NotFound, RunstoneError
-from runstone_sweeps.journal import Journal, read_events
 from runstone_sweeps.record import TrialState
+from runstone_sweeps.record.journal import Journal, read_events
 from runstone_sweeps.store import Sweeps
 
 from .conftest import Place
@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own choice of a client
     from fastapi.testclient import TestClient
 
-from runstone_sweeps.figures import KINDS
+from runstone_sweeps.report.figures import KINDS
 from runstone_sweeps.routes import routes
 
 ROOT = Path(__file__).parents[2]
@@ -284,6 +284,6 @@ def test_the_server_finds_the_routes_by_their_entry_point() -> None:
 def test_the_commands_of_sweep_load_no_server() -> None:
     files = [p for p in (ROOT / "sweeps" / "runstone_sweeps").rglob("*.py") if "fastapi" in p.read_text()]
     assert [path.name for path in files] == ["routes.py"]
-    code = "import sys, runstone_sweeps.cli.main, runstone_sweeps.serving; print('fastapi' in sys.modules)"
+    code = "import sys, runstone_sweeps.cli.main, runstone_sweeps.web.tables; print('fastapi' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import runstone
+from runstone_sweeps.coordinator.watching import thinned
 from runstone_sweeps.record import SweepRecord, TrialState
 from runstone_sweeps.store import SweepIsRunning, recorded_spec
 from runstone_sweeps.study import Search
-from runstone_sweeps.watching import thinned
 
 from .conftest import SCRIPT, Place
 

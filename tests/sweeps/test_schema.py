@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from runstone import InvalidConfig
-from runstone_sweeps import yamlfile
-from runstone_sweeps.algorithms import PRUNERS, SAMPLERS
-from runstone_sweeps.spec import parse_spec
-from runstone_sweeps.spec.schema import build_schema
-from runstone_sweeps.spec.shape import CONFIG_KEYS
+from runstone_sweeps.config import parse_spec, yamlfile
+from runstone_sweeps.config.schema import build_schema
+from runstone_sweeps.config.shape import CONFIG_KEYS
+from runstone_sweeps.spec.algorithms import PRUNERS, SAMPLERS
 
 from .test_cli import call
 

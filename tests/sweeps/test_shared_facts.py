@@ -113,7 +113,8 @@ def test_a_run_of_its_own_inside_a_trial_hands_nothing_over(place: Place) -> Non
 def test_a_function_whose_module_imports_the_package_prints_no_warning(place: Place) -> None:
     place.script(
         "objectives.py",
-        "import runstone_sweeps.session\ndef square(params):\n    print('called')\n    return params['x'] ** 2\n",
+        "import runstone_sweeps.coordinator.session\n"
+        "def square(params):\n    print('called')\n    return params['x'] ** 2\n",
     )
     text = place.config(trials=6, parallel=1).read_text().replace("script: train.py", "function: objectives:square")
     (place.path / "toy.yaml").write_text(text)

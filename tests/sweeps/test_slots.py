@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runstone_sweeps.slots import oom_kills, thread_variables, usable_cores
+from runstone_sweeps.executors.slots import oom_kills, thread_variables, usable_cores
 
 from .conftest import Place
 
@@ -29,8 +29,8 @@ def gpus(fakenvml: Path, tmp_path: Path) -> Gpus:
         config.write_text(state)
         program = f"""
 import json, pathlib
-from runstone_sweeps.options import Resources
-from runstone_sweeps.slots import GpuSlots, NoGpus
+from runstone_sweeps.spec.options import Resources
+from runstone_sweeps.executors.slots import GpuSlots, NoGpus
 now = [0.0]
 def state(text): pathlib.Path({str(config)!r}).write_text(text)
 environment = {{}} if {visible!r} is None else {{"CUDA_VISIBLE_DEVICES": {visible!r}}}

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from runstone import InvalidConfig, ensure_workspace
-from runstone_sweeps.spec import parse_spec
+from runstone_sweeps.config import parse_spec
 from runstone_sweeps.store import Sweeps
 from runstone_sweeps.workers.opening import open_executor
 from tests.sweeps.test_workers import SLOW, Cluster, cluster, wait_for

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import runstone
-from runstone_sweeps.journal import Event, Journal, RecordNotWritten, read_events
+from runstone_sweeps.config import load_spec
 from runstone_sweeps.record import SweepRecord
-from runstone_sweeps.spec import load_spec
+from runstone_sweeps.record.journal import Event, Journal, RecordNotWritten, read_events
 from runstone_sweeps.store import SweepFolder, Sweeps
 from runstone_sweeps.study import Search
 
@@ -124,7 +124,7 @@ def events_of_one(number: int) -> list[Event]:
 
 
 def test_many_short_trials_share_the_writes_to_the_disk_itself(tmp_path: Path, monkeypatch: Any) -> None:
-    from runstone_sweeps import journal as module
+    from runstone_sweeps.record import journal as module
 
     now_s, synced = 1000.0, []
     monkeypatch.setattr(module.os, "fsync", synced.append)
@@ -158,7 +158,7 @@ def test_many_short_trials_share_the_writes_to_the_disk_itself(tmp_path: Path, m
 
 
 def test_a_disk_that_fails_beside_the_loop_is_told_by_the_next_event(tmp_path: Path, monkeypatch: Any) -> None:
-    from runstone_sweeps import journal as module
+    from runstone_sweeps.record import journal as module
 
     now_s = 1000.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now_s)

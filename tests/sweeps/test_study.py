@@ -11,8 +11,8 @@ import optuna
 import pytest
 
 from runstone import InvalidConfig
-from runstone_sweeps.algorithms import PRUNERS, SAMPLERS, Algorithm
 from runstone_sweeps.record import TrialState
+from runstone_sweeps.spec.algorithms import PRUNERS, SAMPLERS, Algorithm
 from runstone_sweeps.study import check_algorithms, propose
 from tests.sweeps.searching import FINITE, FINITE_TREE, LOSS, MIXED, NUMERIC, TREE, Sweep, make_spec, run, seen_by
 

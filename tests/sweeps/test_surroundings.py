@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import runstone
-from runstone_sweeps.report import render
+from runstone_sweeps.report.writing import render
+from runstone_sweeps.results.surroundings import Difference, compare, find_differences
 from runstone_sweeps.store import SweepFolder, recorded_spec
-from runstone_sweeps.surroundings import Difference, compare, find_differences
 
 from .conftest import Place
 

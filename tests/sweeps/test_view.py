@@ -12,11 +12,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from runstone_sweeps.panel import Panel, Row, best_so_far, failure_lines, rows_of
 from runstone_sweeps.record import SweepRecord
+from runstone_sweeps.results.standings import best_so_far, legend
+from runstone_sweeps.results.text import clean, duration, energy, sparkline
 from runstone_sweeps.store import SweepFolder
-from runstone_sweeps.text import clean, duration, energy, sparkline
-from runstone_sweeps.view import LineView, LiveView, leaderboard, legend
+from runstone_sweeps.terminal.lines import leaderboard
+from runstone_sweeps.terminal.panel import Panel, Row, failure_lines, rows_of
+from runstone_sweeps.terminal.views import LineView, LiveView
 
 from . import made
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from runstone import InvalidConfig
-from runstone_sweeps.algorithms import Algorithm
-from runstone_sweeps.command import build_command
+from runstone_sweeps.config import load_spec, parse_spec
 from runstone_sweeps.space import Choice, Constant, Drawn, Parameter, Real, Whole
-from runstone_sweeps.spec import SweepSpec, load_spec, parse_spec
+from runstone_sweeps.spec import SweepSpec
+from runstone_sweeps.spec.algorithms import Algorithm
+from runstone_sweeps.spec.command import build_command
 
 
 def parse(folder: Path, **raw: Any) -> SweepSpec:

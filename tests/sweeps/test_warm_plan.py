@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from runstone import InvalidConfig
-from runstone_sweeps import warm
-from runstone_sweeps.imports import find_imports
-from runstone_sweeps.invocation import Invocation, matters_at_import, read_invocation
+from runstone_sweeps.executors import warm
+from runstone_sweeps.processes.imports import find_imports
+from runstone_sweeps.processes.invocation import Invocation, matters_at_import, read_invocation
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="warm starts are for Linux")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runstone_sweeps.process import Ended, Started, TrialProcesses
+from runstone_sweeps.processes.trials import Ended, Started, TrialProcesses
 
 LIMIT_S = 120.0
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "WORD": "wört", "OMP_NUM_THREADS": "1"}
@@ -483,7 +483,7 @@ def test_nothing_is_left_when_coordinator_or_supervisor_are_killed(folder: Path,
     code = """
 import sys
 from pathlib import Path
-from runstone_sweeps.process import TrialProcesses, SupervisorLost
+from runstone_sweeps.processes.trials import TrialProcesses, SupervisorLost
 processes = TrialProcesses()
 for number in range(2):
     argv, console = [sys.executable, "train.py"], Path(f"pids{number}")

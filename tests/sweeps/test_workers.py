@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from runstone import InvalidConfig, RunInfo, Status, Workspace, ensure_workspace
+from runstone_sweeps.config import parse_spec
 from runstone_sweeps.record import TrialState
-from runstone_sweeps.spec import parse_spec
 from runstone_sweeps.store import Sweeps
 from runstone_sweeps.workers.opening import open_executor
 from tests.sweeps.conftest import Place

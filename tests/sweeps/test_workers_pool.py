@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from runstone import LaunchedRun, RunInfo, Status, Workspace, ensure_workspace
-from runstone_sweeps.executor import News, TrialEnded, TrialLost, TrialStart, TrialStarted
-from runstone_sweeps.spec import parse_spec
+from runstone_sweeps.config import parse_spec
+from runstone_sweeps.executors.executor import News, TrialEnded, TrialLost, TrialStart, TrialStarted
 from runstone_sweeps.store import SweepFolder, Sweeps
 from runstone_sweeps.workers.connecting import connect
 from runstone_sweeps.workers.link import LinkBroken

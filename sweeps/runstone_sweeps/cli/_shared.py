@@ -23,7 +23,7 @@ class DurationType(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return seconds."""
-        from runstone_sweeps.spec import parse_duration
+        from runstone_sweeps.config import parse_duration
 
         try:
             seconds = float(str(parse_duration(value)))

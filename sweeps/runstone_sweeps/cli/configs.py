@@ -37,11 +37,11 @@ def check_command(
 
     WORDS change the config for this check, as for `sweep run`: `lr=0.1 sampler.name=gp`.
     """
-    from runstone_sweeps.preview import preview_rows, rehearsal_rows, to_lines, wanted_metrics
-    from runstone_sweeps.rehearsal import rehearse
-    from runstone_sweeps.spec import is_script, load_spec
+    from runstone_sweeps.config import is_script, load_spec
+    from runstone_sweeps.preparing.preview import preview_rows, rehearsal_rows, to_lines, wanted_metrics
+    from runstone_sweeps.preparing.rehearsal import rehearse
+    from runstone_sweeps.results.text import clean
     from runstone_sweeps.study import check_algorithms
-    from runstone_sweeps.text import clean
 
     spec = load_spec(config, overrides=words, metric=metric, goal=goal, has_budget=is_script(config))
     check_algorithms(spec)
@@ -100,9 +100,9 @@ def init_command(
     with_schema: bool,
 ) -> None:
     """Write a first config FILE for a script: its options are found in its source, and ranges proposed for them."""
-    from runstone_sweeps.detect import detect
-    from runstone_sweeps.initial import choose_metric, propose_parameters, write_config
-    from runstone_sweeps.spec.guesses import guess_goal
+    from runstone_sweeps.config.guesses import guess_goal
+    from runstone_sweeps.preparing.detect import detect
+    from runstone_sweeps.preparing.initial import choose_metric, propose_parameters, write_config
 
     if file.exists() and not may_overwrite:
         raise click.ClickException(f"{file} is there already; --force writes over it")
@@ -159,7 +159,7 @@ def _only_script(folder: Path) -> str | None:
 
 
 def _schema_text() -> str:
-    from runstone_sweeps.spec.schema import build_schema
+    from runstone_sweeps.config.schema import build_schema
 
     return json.dumps(build_schema(), indent=2, ensure_ascii=False) + "\n"
 
@@ -176,8 +176,8 @@ def _proposals(spec: SweepSpec, count: int) -> list[dict[str, Any]]:
 
 
 def _plan(spec: SweepSpec) -> Any:
-    from runstone_sweeps import warm
     from runstone_sweeps.environment import process_environment
+    from runstone_sweeps.executors import warm
 
     return warm.plan(
         start=spec.start,
@@ -193,8 +193,8 @@ def _plan(spec: SweepSpec) -> Any:
 def _trial_line(spec: SweepSpec, point: Mapping[str, Any]) -> str:
     import shlex
 
-    from runstone_sweeps.command import build_command
-    from runstone_sweeps.text import clean
+    from runstone_sweeps.results.text import clean
+    from runstone_sweeps.spec.command import build_command
 
     words = build_command(
         point,

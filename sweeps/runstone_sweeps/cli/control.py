@@ -50,7 +50,7 @@ def add_command(sweep: str, words: tuple[str, ...], trials: int | None, workspac
 
     It is tried also where the budget of trials is spent.
     """
-    from runstone_sweeps.requests import parse_assignments
+    from runstone_sweeps.store.requests import parse_assignments
 
     if not words and trials is None:
         raise click.UsageError("name a point, such as lr=0.1, or how many --trials more")
@@ -87,7 +87,7 @@ def edit_command(sweep: str, config: Path, words: tuple[str, ...], workspace_pat
     Trials outside of the new space stay in the record, and the sampler is not told of them. The metrics must be the
     same.
     """
-    from runstone_sweeps.spec import load_spec
+    from runstone_sweeps.config import load_spec
 
     folder = find_sweep(open_workspace(workspace_path), sweep)
     spec = load_spec(config, overrides=words, has_budget=True)
@@ -110,7 +110,7 @@ def _ask(folder: SweepFolder, action: str, **fields: Any) -> None:
     Raises:
         RequestRefused: it cannot be done.
     """
-    from runstone_sweeps.requests import ask
+    from runstone_sweeps.store.requests import ask
 
     if not ask(folder, action, **fields):
         click.echo(f"sweep {folder.id} is busy and does it when it comes to it", err=True)

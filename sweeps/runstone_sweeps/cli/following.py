@@ -26,10 +26,10 @@ _NO_LIMIT = 100_000
 @workspace_option
 def status_command(sweep: str, workspace_path: str | None) -> None:
     """Show how SWEEP comes along: what runs, the best so far, what is used of its budget, and when it ends."""
-    from runstone_sweeps.panel import Panel, rows_of
+    from runstone_sweeps.results.text import clean
     from runstone_sweeps.store import recorded_spec
-    from runstone_sweeps.text import clean
-    from runstone_sweeps.view import print_line
+    from runstone_sweeps.terminal.lines import print_line
+    from runstone_sweeps.terminal.panel import Panel, rows_of
 
     folder = find_sweep(open_workspace(workspace_path), sweep)
     record = folder.read()

@@ -30,8 +30,8 @@ _LOOK_S = 0.5
 @workspace_option
 def list_command(workspace_path: str | None) -> None:
     """List the sweeps of the workspace, the newest first."""
+    from runstone_sweeps.results.text import clean, counts_text, number
     from runstone_sweeps.store import Sweeps
-    from runstone_sweeps.text import clean, counts_text, number
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("sweep", "name", "status", "trials", "best", "begun"):
@@ -61,9 +61,11 @@ def list_command(workspace_path: str | None) -> None:
 @workspace_option
 def show_command(sweep: str, limit: int, workspace_path: str | None) -> None:
     """Show the trials of SWEEP, ranked, and which parameters matter."""
+    from runstone_sweeps.results.standings import goals_text, legend
+    from runstone_sweeps.results.text import clean, counts_text, duration
     from runstone_sweeps.store import recorded_spec
-    from runstone_sweeps.text import clean, counts_text, duration
-    from runstone_sweeps.view import failure_lines, goals_text, leaderboard, legend, print_line
+    from runstone_sweeps.terminal.lines import leaderboard, print_line
+    from runstone_sweeps.terminal.panel import failure_lines
 
     folder = find_sweep(open_workspace(workspace_path), sweep)
     record = folder.read()
@@ -106,11 +108,11 @@ def best_command(sweep: str, format_: str | None, trial: int | None, workspace_p
     """Show the best trial of SWEEP; of several metrics, the best by the first one."""
     import yaml
 
-    from runstone_sweeps import export
+    from runstone_sweeps.results import export
+    from runstone_sweeps.results.standings import metric_names, values_text
+    from runstone_sweeps.results.text import clean, value_text
     from runstone_sweeps.space import nest
     from runstone_sweeps.store import recorded_spec
-    from runstone_sweeps.text import clean, value_text
-    from runstone_sweeps.view import metric_names, values_text
 
     folder = find_sweep(open_workspace(workspace_path), sweep)
     record = folder.read()
@@ -154,10 +156,10 @@ def watch_command(sweep: str, workspace_path: str | None) -> None:
 
 def watch(folder: SweepFolder, console: Console) -> None:
     """Show a sweep as it comes along: a picture in a terminal, and a line for each event elsewhere."""
-    from runstone_sweeps.follow import RecordFollower
-    from runstone_sweeps.panel import Panel, rows_of
     from runstone_sweeps.store import recorded_spec
-    from runstone_sweeps.view import event_line, headline, print_line
+    from runstone_sweeps.store.followed import RecordFollower
+    from runstone_sweeps.terminal.lines import event_line, headline, print_line
+    from runstone_sweeps.terminal.panel import Panel, rows_of
 
     follower = RecordFollower(folder.path)
     follower.poll()
@@ -190,8 +192,8 @@ def watch(folder: SweepFolder, console: Console) -> None:
 
 
 def _print_importances(console: Console, found: Mapping[str, float], metric: str) -> None:
-    from runstone_sweeps.text import clean
-    from runstone_sweeps.view import print_line
+    from runstone_sweeps.results.text import clean
+    from runstone_sweeps.terminal.lines import print_line
 
     if not found:
         return

@@ -21,7 +21,7 @@ _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 @workspace_option
 def report_command(sweep: str, output: Path | None, workspace_path: str | None) -> None:
     """Write an HTML report of SWEEP: one file, to be opened anywhere."""
-    from runstone_sweeps.report import write_report
+    from runstone_sweeps.report.writing import write_report
     from runstone_sweeps.store import recorded_spec
 
     folder = find_sweep(open_workspace(workspace_path), sweep)
@@ -35,9 +35,9 @@ def report_command(sweep: str, output: Path | None, workspace_path: str | None) 
 @workspace_option
 def compare_command(sweeps: tuple[str, ...], output: Path | None, workspace_path: str | None) -> None:
     """Show two or more SWEEPS side by side."""
-    from runstone_sweeps.comparison import Compared, compare
+    from runstone_sweeps.results.comparison import Compared, compare
+    from runstone_sweeps.results.text import clean
     from runstone_sweeps.store import recorded_spec
-    from runstone_sweeps.text import clean
 
     if len(sweeps) < 2:
         raise click.UsageError("give two sweeps or more")
@@ -69,7 +69,7 @@ def compare_command(sweeps: tuple[str, ...], output: Path | None, workspace_path
 @workspace_option
 def export_command(sweep: str, format_: str, output: Path | None, workspace_path: str | None) -> None:
     """Write the trials of SWEEP for other programs."""
-    from runstone_sweeps import export
+    from runstone_sweeps.results import export
     from runstone_sweeps.store import recorded_spec
 
     record = find_sweep(open_workspace(workspace_path), sweep).read()
@@ -127,7 +127,7 @@ def register_command(
     workspace_path: str | None,
 ) -> None:
     """Register the model of SWEEP's best trial as a new version of the model NAME."""
-    from runstone_sweeps.text import clean
+    from runstone_sweeps.results.text import clean
 
     workspace = open_workspace(workspace_path)
     folder = find_sweep(workspace, sweep)

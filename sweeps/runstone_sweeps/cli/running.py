@@ -43,7 +43,7 @@ def run_command(
 
     CONFIG may be a script instead, with its space in words: sweep run train.py lr='interval(1e-4, 0.1)' --metric loss
     """
-    from runstone_sweeps.session import Budget, open_sweep
+    from runstone_sweeps.coordinator.session import Budget, open_sweep
 
     has_budget = trials is not None or timeout is not None
     spec = Budget(trials, parallel, timeout).apply(_read(config, words, metric, goal, has_budget=has_budget))
@@ -66,8 +66,8 @@ def resume_command(
     sweep: str, trials: int | None, parallel: int | None, timeout: float | None, workspace_path: str | None
 ) -> None:
     """Go on with SWEEP (id, begin or end of an id, or name) where it ended, or after a pause."""
-    from runstone_sweeps.requests import is_python
-    from runstone_sweeps.session import Budget, stored_spec
+    from runstone_sweeps.coordinator.session import Budget, stored_spec
+    from runstone_sweeps.store.requests import is_python
 
     workspace = open_workspace(workspace_path)
     folder = find_sweep(workspace, sweep)
@@ -84,7 +84,7 @@ def resume_command(
 
 def _read(config: Path, words: tuple[str, ...], metric: str | None, goal: str | None, *, has_budget: bool) -> SweepSpec:
     """Return the spec of a config file, or of a script whose space is on the command line."""
-    from runstone_sweeps.spec import config_from_script, is_script, load_spec, parse_spec
+    from runstone_sweeps.config import config_from_script, is_script, load_spec, parse_spec
 
     if not is_script(config):
         if metric is not None or goal is not None:
@@ -96,8 +96,8 @@ def _read(config: Path, words: tuple[str, ...], metric: str | None, goal: str | 
 
 def _work(console: Console, workspace: Workspace, folder: SweepFolder, spec: SweepSpec) -> None:
     """Run one session and show its result."""
-    from runstone_sweeps.session import run_session
-    from runstone_sweeps.view import LineView, LiveView
+    from runstone_sweeps.coordinator.session import run_session
+    from runstone_sweeps.terminal.views import LineView, LiveView
 
     views: list[LineView | LiveView] = []
 
@@ -119,8 +119,10 @@ def _work(console: Console, workspace: Workspace, folder: SweepFolder, spec: Swe
 
 
 def _summarize(console: Console, folder: SweepFolder, spec: SweepSpec, reason: str) -> None:
-    from runstone_sweeps.report import write_report
-    from runstone_sweeps.view import counts_text, duration, failure_lines, leaderboard, print_line
+    from runstone_sweeps.report.writing import write_report
+    from runstone_sweeps.results.text import counts_text, duration
+    from runstone_sweeps.terminal.lines import leaderboard, print_line
+    from runstone_sweeps.terminal.panel import failure_lines
 
     record = folder.read()
     console.print()

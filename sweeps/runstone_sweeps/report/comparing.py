@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from runstone_sweeps.comparison import Compared, compare, is_comparable
-from runstone_sweeps.panel import best_so_far
 from runstone_sweeps.report.drawing import ACCENT, BAD, GOOD, INK, SOFT, WARN, Figure, Trace, axis, escaped, thinned
 from runstone_sweeps.report.page import document, figures_html, text_html, written_text
+from runstone_sweeps.results.comparison import Compared, compare, is_comparable
+from runstone_sweeps.results.standings import best_so_far
 
 _COLORS = (ACCENT, WARN, GOOD, BAD, INK, SOFT)
 _MOST_POINTS = 1_000

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from runstone_sweeps.record import TrialState
-from runstone_sweeps.text import clean
+from runstone_sweeps.results.text import clean
 
 T = TypeVar("T")
 Trace = dict[str, Any]

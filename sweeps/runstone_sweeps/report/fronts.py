@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from runstone_sweeps.ranking import first_key, is_dominated
 from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
+from runstone_sweeps.record.ranking import first_key, is_dominated
 from runstone_sweeps.report.drawing import ACCENT, GOOD, SOFT, Figure, Trace, axis, escaped, thinned
+from runstone_sweeps.results.text import number
 from runstone_sweeps.spec import SweepSpec
-from runstone_sweeps.text import number
 
 _MOST_MARKERS = 1_500
 _MOST_PAIRS = 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from runstone_sweeps.panel import best_so_far
 from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
 from runstone_sweeps.report.drawing import (
     ACCENT,
@@ -23,8 +22,9 @@ from runstone_sweeps.report.drawing import (
     thinned,
     thinned_from_best,
 )
+from runstone_sweeps.results.standings import best_so_far
+from runstone_sweeps.results.text import duration, number
 from runstone_sweeps.spec import SweepSpec
-from runstone_sweeps.text import duration, number
 
 _MOST_MARKERS = 2_000
 _MOST_CURVES = 150

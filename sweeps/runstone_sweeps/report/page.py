@@ -11,10 +11,10 @@ from typing import Any
 
 from runstone_sweeps.record import SweepRecord, TrialRecord
 from runstone_sweeps.report.drawing import Figure, json_safe
+from runstone_sweeps.results.standings import goals_text, legend, metric_names, ranked_rows, state_text, values_text
+from runstone_sweeps.results.surroundings import Surroundings
+from runstone_sweeps.results.text import clean, counts_text, duration, energy, number, numbers_text, size, value_text
 from runstone_sweeps.spec import SweepSpec
-from runstone_sweeps.surroundings import Surroundings
-from runstone_sweeps.text import clean, counts_text, duration, energy, number, numbers_text, size, value_text
-from runstone_sweeps.view import goals_text, legend, metric_names, ranked_rows, state_text, values_text
 
 # Rows that stand in the page itself, for a reader without JavaScript.
 _STATIC_ROWS = 50

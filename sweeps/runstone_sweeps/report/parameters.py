@@ -18,9 +18,9 @@ from runstone_sweeps.report.drawing import (
     is_wide_range,
     thinned_from_best,
 )
+from runstone_sweeps.results.text import number, value_text
 from runstone_sweeps.space import Searched
 from runstone_sweeps.spec import SweepSpec
-from runstone_sweeps.text import number, value_text
 
 _MOST_LINES = 1_000
 _MOST_MARKERS = 500

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runstone_sweeps.algorithms import Algorithm
-from runstone_sweeps.options import (
+from runstone_sweeps.space import Space
+from runstone_sweeps.spec.algorithms import Algorithm
+from runstone_sweeps.spec.options import (
     Budget,
     Constraint,
     Duplicates,
@@ -21,7 +22,6 @@ from runstone_sweeps.options import (
     StartMode,
     Terminator,
 )
-from runstone_sweeps.space import Space
 
 Goal = Literal["minimize", "maximize"]
 # What a later run of the same file may change and still go on with the sweep that it began.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from statistics import median
 
-from runstone_sweeps.algorithms import Algorithm
 from runstone_sweeps.record import SweepRecord, TrialState
 from runstone_sweeps.space import Choice
 from runstone_sweeps.spec import SweepSpec
+from runstone_sweeps.spec.algorithms import Algorithm
 
 TPE = Algorithm("tpe")
 GP = Algorithm("gp")

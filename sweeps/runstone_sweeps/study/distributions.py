@@ -7,8 +7,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from runstone_sweeps.scalars import exact
 from runstone_sweeps.space import Choice, Constant, Drawn, Real, Scalar, Searched, Space, Whole
+from runstone_sweeps.space.scalars import exact
 
 
 def distribution(parameter: Searched, *, sampler: str) -> BaseDistribution:

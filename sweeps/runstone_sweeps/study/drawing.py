@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, _get
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from runstone_sweeps.algorithms import SAMPLERS, Algorithm
 from runstone_sweeps.space import Choice, Constant, Real, Space, Whole
+from runstone_sweeps.spec.algorithms import SAMPLERS, Algorithm
 from runstone_sweeps.study.distributions import Sight
 from runstone_sweeps.study.samplers import forget_fits
 from runstone_sweeps.study.shown import Shown

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from runstone_sweeps.options import Terminator
 from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
 from runstone_sweeps.spec import SweepSpec
+from runstone_sweeps.spec.options import Terminator
 from runstone_sweeps.study.gain import expected_gain
 
 # The gain is reckoned for so many further trials.

@@ -16,9 +16,9 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState as OptunaState
 
 from runstone import InvalidConfig
-from runstone_sweeps.algorithms import PRUNERS, Algorithm
 from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
 from runstone_sweeps.spec import Metric
+from runstone_sweeps.spec.algorithms import PRUNERS, Algorithm
 from runstone_sweeps.study.memory import Memory, new_trial, quiet_optuna
 
 STATES = {

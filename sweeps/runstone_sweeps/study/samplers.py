@@ -14,7 +14,7 @@ from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.trial import FrozenTrial
 
 from runstone import InvalidConfig
-from runstone_sweeps.algorithms import SAMPLERS, Algorithm
+from runstone_sweeps.spec.algorithms import SAMPLERS, Algorithm
 from runstone_sweeps.study.pruners import build
 
 # These warn that a parameter is drawn at random because the sampler cannot model it; docs say so once.

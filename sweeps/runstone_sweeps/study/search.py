@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from runstone import InvalidConfig
-from runstone_sweeps.algorithms import SAMPLERS, Algorithm
 from runstone_sweeps.record import SweepRecord, TrialRecord, TrialState
 from runstone_sweeps.space import Scalar
 from runstone_sweeps.spec import SweepSpec
+from runstone_sweeps.spec.algorithms import SAMPLERS, Algorithm
 from runstone_sweeps.study.branching import Branches
 from runstone_sweeps.study.choosing import choose
 from runstone_sweeps.study.distributions import Sight

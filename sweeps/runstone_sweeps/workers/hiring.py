@@ -13,7 +13,7 @@ from typing import Protocol
 
 from runstone import RunstoneError
 from runstone_sweeps.environment import process_environment
-from runstone_sweeps.executor import News, TrialStart, TrialStarted
+from runstone_sweeps.executors.executor import News, TrialStart, TrialStarted
 from runstone_sweeps.workers.address import parse_address
 from runstone_sweeps.workers.pool import WorkerPool
 from runstone_sweeps.workers.program import WorkerOptions, WorkerProgram

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import runstone
 from runstone import InvalidConfig, Workspace
-from runstone_sweeps.executor import News, TrialEnded, TrialLost, TrialStart, TrialStarted
+from runstone_sweeps.executors.executor import News, TrialEnded, TrialLost, TrialStart, TrialStarted
 from runstone_sweeps.spec import SweepSpec
 from runstone_sweeps.store import SweepFolder
 from runstone_sweeps.workers.address import Address, listen, parse_address, server_tls

@@ -22,10 +22,11 @@ from typing import Any
 
 import runstone
 from runstone import RunstoneError
-from runstone_sweeps.executor import LocalExecutor, TrialEnded, TrialLost, TrialStart, TrialStarted
-from runstone_sweeps.options import Resources
-from runstone_sweeps.process import SupervisorLost, TrialProcesses
-from runstone_sweeps.slots import GpuSlots, NoGpus, usable_cores
+from runstone_sweeps.executors.executor import TrialEnded, TrialLost, TrialStart, TrialStarted
+from runstone_sweeps.executors.local import LocalExecutor
+from runstone_sweeps.executors.slots import GpuSlots, NoGpus, usable_cores
+from runstone_sweeps.processes.trials import SupervisorLost, TrialProcesses
+from runstone_sweeps.spec.options import Resources
 from runstone_sweeps.workers.address import Address
 from runstone_sweeps.workers.code import MOST_BYTES, CodeNotShipped, unpack_code
 from runstone_sweeps.workers.connecting import NotConnected, Refused, connect

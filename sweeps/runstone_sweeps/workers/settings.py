@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from runstone import InvalidConfig
-from runstone_sweeps.spec import SweepSpec, parse_duration
+from runstone_sweeps.config import parse_duration
+from runstone_sweeps.spec import SweepSpec
 from runstone_sweeps.workers.address import Address, parse_address
 
 LOST_AFTER_S = 30.0

@@ -1,0 +1,1 @@
+"""The coordinator of a sweep: asks, starts, watches and settles trials, and writes the record."""

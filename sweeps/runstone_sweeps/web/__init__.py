@@ -1,0 +1,1 @@
+"""What the server's routes tell of sweeps and do to them. Knows no HTTP."""
