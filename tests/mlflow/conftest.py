@@ -99,10 +99,10 @@ class World:
         return self.client.put(f"{PROXY}/{path}", content=data, headers=self.headers(user))
 
 
-def opened(path: Path, tokens: dict[str, str] | None = None) -> Iterator[World]:
+def opened(path: Path, tokens: dict[str, str] | None = None, config: ServerConfig = CONFIG) -> Iterator[World]:
     """Yield a server over a workspace; where tokens are given, after a restart."""
     workspace = ensure_workspace(path)
-    server = create_app(workspace, CONFIG, log=Log(io.StringIO()))
+    server = create_app(workspace, config, log=Log(io.StringIO()))
     with TestClient(server, base_url=BASE, follow_redirects=False) as client:
         world = World(workspace, server, client, tokens or {})
         if not tokens:
@@ -229,6 +229,12 @@ class Served:
         """End it without a word."""
         assert self._process is not None
         self._process.kill()
+
+    def peak_kib(self) -> int:
+        """Return how much memory it had at most, in KiB."""
+        assert self._process is not None
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
     def __exit__(self, *_error: object) -> None:
         assert self._process is not None

@@ -40,7 +40,7 @@ def test_files_go_up_are_listed_and_come_down(world: World) -> None:
     ]
     answer = world.client.get(f"{PROXY}/{root}/plots/b%20c.png", headers=world.headers())
     assert answer.content == data
-    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
     text = world.client.get(f"{PROXY}/{root}/a.txt", headers=world.headers())
     assert text.headers["content-disposition"] == "attachment; filename=a.txt"

@@ -214,3 +214,99 @@ def test_metrics_whose_steps_went_back_are_found_and_sorted_by_the_point_of_the_
         "runs/search", experiment_ids=["0"], order_by=["metrics.m"], max_results=1, page_token=first["next_page_token"]
     )
     assert [runs[page["runs"][0]["info"]["run_id"]] for page in (first, second)] == ["ahead", "back"]
+
+
+def found_runs(world: World, **asked: Any) -> list[str]:
+    answer = world.post("runs/search", experiment_ids=["0"], **asked)
+    return [run["info"]["run_name"] for run in answer.get("runs", [])]
+
+
+def test_the_latest_value_is_that_of_the_highest_step_where_times_went_back_too(world: World) -> None:
+    run = world.run(run_name="odd")
+    for step, value, at_ms in [(0, 1.0, 2_000), (1, 5.0, 1_000)]:
+        world.post("runs/log-metric", run_id=run, key="m", value=value, timestamp=at_ms, step=step)
+    (shown,) = world.get("runs/get", run_id=run)["run"]["data"]["metrics"]
+    assert shown == {"key": "m", "value": 5.0, "timestamp": 1_000, "step": 1}
+    assert found_runs(world, filter="metrics.m = 5") == ["odd"]
+    assert found_runs(world, filter="metrics.m < 5") == []
+
+
+@pytest.mark.parametrize(
+    ("sign", "number", "fits"),
+    [
+        ("=", 2, "b"),
+        ("!=", 2, "ac"),
+        (">", 2, "c"),
+        (">=", 2, "bc"),
+        ("<", 2, "a"),
+        ("<=", 2, "ab"),
+    ],
+)
+def test_metrics_whose_steps_went_back_are_compared_by_every_sign(
+    world: World, sign: str, number: int, fits: str
+) -> None:
+    for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        run = world.run(run_name=name)
+        for step, one in [(5, value), (0, 2.5), (1, 0.5)]:
+            world.post("runs/log-metric", run_id=run, key="m", value=one, timestamp=1, step=step)
+    for _again in range(2):  # what was read of them is kept
+        assert sorted(found_runs(world, filter=f"metrics.m {sign} {number}")) == list(fits)
+    run = world.post("runs/search", experiment_ids=["0"], filter="run_name = 'a'")["runs"][0]["info"]["run_id"]
+    world.post("runs/log-metric", run_id=run, key="m", value=2.0, timestamp=1, step=9)
+    assert found_runs(world, filter="metrics.m = 1") == []
+
+
+def test_of_many_runs_beside_one_whose_steps_went_back_every_page_is_right(world: World) -> None:
+    for number in range(9):
+        run = world.run(run_name=f"run {number}")
+        for step in (3, 1) if number == 4 else (1, 3):
+            world.post("runs/log-metric", run_id=run, key="m", value=number * 10 + step, timestamp=1, step=step)
+    pages, token = [], ""
+    while len(pages) < 5:
+        asked = {"experiment_ids": ["0"], "order_by": ["metrics.m DESC"], "max_results": 2, "page_token": token}
+        answer = world.post("runs/search", **asked)
+        pages.append([run["info"]["run_name"] for run in answer["runs"]])
+        token = answer.get("next_page_token", "")
+    assert [name for page in pages for name in page] == [f"run {number}" for number in range(8, -1, -1)]
+    assert not token
+
+
+def test_params_are_texts_to_filters(world: World) -> None:
+    for value in ("1", "1.0", "01", "True"):
+        world.post("runs/log-parameter", run_id=world.run(run_name=value), key="p", value=value)
+    assert found_runs(world, filter="params.p = '1'") == ["1"]
+    assert found_runs(world, filter="params.p = '1.0'") == ["1.0"]
+    assert sorted(found_runs(world, filter="params.p != '1'")) == ["01", "1.0", "True"]
+    assert found_runs(world, filter="params.p = 'True'") == ["True"]
+
+
+def test_runs_are_sorted_by_status_and_end_as_clients_know_them(world: World) -> None:
+    for name, status, end_ms in [
+        ("a", "KILLED", 5),
+        ("b", "FINISHED", -3),
+        ("c", "SCHEDULED", None),
+        ("d", "FAILED", 99),
+        ("e", "RUNNING", None),
+    ]:
+        run, ended = world.run(run_name=name), {} if end_ms is None else {"end_time": end_ms}
+        world.post("runs/update", run_id=run, status=status, **ended)
+    assert "".join(found_runs(world, order_by=["status"])) == "dbaec"
+    assert "".join(found_runs(world, order_by=["status DESC"])) == "ceabd"
+    assert "".join(found_runs(world, order_by=["end_time"]))[:3] == "bad"
+    assert "".join(found_runs(world, order_by=["end_time DESC"]))[:3] == "dab"
+
+
+def test_runs_with_nan_are_before_those_without_the_metric(world: World) -> None:
+    for name, value in [("none", None), ("nan", "NaN"), ("one", 1), ("two", 2)]:
+        run = world.run(run_name=name)
+        if value is not None:
+            world.post("runs/log-metric", run_id=run, key="m", value=value, timestamp=1, step=1)
+    assert found_runs(world, order_by=["metrics.m"]) == ["one", "two", "nan", "none"]
+    assert found_runs(world, order_by=["metrics.m DESC"]) == ["two", "one", "nan", "none"]
+    assert found_runs(world, order_by=["metrics.m DESC"], max_results=3) == ["two", "one", "nan"]
+
+
+def test_a_list_may_end_with_a_comma_as_python_writes_tuples() -> None:
+    assert GRAMMAR.clauses("run_id IN ('a',)") == [Clause("attribute", "run_id", "IN", ("a",))]
+    with pytest.raises(MlflowError):
+        GRAMMAR.clauses("run_id IN (,)")

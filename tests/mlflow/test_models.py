@@ -231,6 +231,13 @@ def test_models_and_versions_are_searched(world: World) -> None:
     assert versions(filter="tags.k = 'beta'") == [("beta", "1")]
     assert versions(filter="version_number > 1") == [("alpha", "2")]
     assert versions(filter="name = 'none'") == []
+    assert versions(filter="version_number = '2'") == [("alpha", "2")]
+    assert versions(filter="run_id != 'x'", order_by=["name DESC"])[0] == ("beta", "1")  # that of no run, too
+    assert versions(filter="name NOT IN ('alpha',)") == [("beta", "1")]
+    assert models(filter="name IN ('alpha', 'beta')") == ["alpha", "beta"]
+    newest = versions()
+    world.post("registered-models/alias", name="alpha", alias="best", version="1")
+    assert versions() == newest  # an alias is the model's
 
 
 def test_a_version_has_the_files_of_its_source(world: World) -> None:
@@ -253,7 +260,18 @@ def test_a_version_has_the_files_of_its_source(world: World) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["/etc/passwd", "file:///etc", "mlflow-artifacts:/0/../../x", "https://h/a/%2e%2e/b", "s3://b/a%2f..", "./model"],
+    [
+        "/etc/passwd",
+        "file:///etc",
+        "mlflow-artifacts:/0/../../x",
+        "https://h/a/%2e%2e/b",
+        "s3://b/a%2f..",
+        "./model",
+        "s3a://b/../x",
+        "mlflow-artifacts://h:1/models/../../x",
+        "mlflow-artifacts://h:1/models/x%00",
+        "models",
+    ],
 )
 def test_sources_that_lead_elsewhere_are_refused(shared: World, source: str) -> None:
     if shared.raw("GET", "registered-models/get", name="net").status_code == 404:
@@ -291,3 +309,12 @@ def test_a_copy_of_a_version_leads_to_the_files_of_the_first(world: World) -> No
     ]
     assert uris == ["runs:/elsewhere/model"] * 3
     assert world.refused("POST", "model-versions/create", name="net", source="models:/net/9")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "source", ["s3a://b/x", "oss://b/x", "mlflow-artifacts://h:1/models", "mlflow-artifacts://h:1/models/x/..../"]
+)
+def test_sources_of_any_other_store_are_kept_as_they_are(shared: World, source: str) -> None:
+    if shared.raw("GET", "registered-models/get", name="far").status_code == 404:
+        shared.post("registered-models/create", name="far")
+    assert shared.post("model-versions/create", name="far", source=source)["model_version"]["source"] == source

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runstone.status import Status
-from runstone_sweeps.mlflow_client import serves
+from runstone_sweeps.coordinator.mlflow_client import serves
 from tests.mlflow.conftest import Real, World
 
 TRIAL = """

@@ -10,7 +10,7 @@ import click
 
 from runstone.cli._output import clean, counted, say, to_json
 from runstone.cli.main import Suggesting, workspace_of, workspace_option
-from runstone.models.gates import Check
+from runstone.models.better import Check
 
 
 @click.group("ci", cls=Suggesting)

@@ -58,8 +58,8 @@ class Size(click.ParamType[int]):
     "--grace",
     type=Duration(),
     default=GRACE_S,
-    show_default="1d",
-    help="Content that was stored or used so lately stays.",
+    show_default=False,
+    help="Content that was stored or used so lately stays. Default: 1d.",
 )
 @click.option("--remote", "is_remote", is_flag=True, help="Collect in the store elsewhere, not here.")
 @click.option(
@@ -190,16 +190,18 @@ def _held_as_dict(held: HeldBytes) -> dict[str, Any]:
 
 
 @click.command("verify")
-@click.option("--blobs", "only_blobs", is_flag=True, help="Only the content, not the histories of datasets and models.")
+@click.option("--blobs", "only_blobs", is_flag=True, help="Only the content: no histories, no files of runs.")
+@click.option("--remote", "is_remote", is_flag=True, help="Read what lies only in the store elsewhere, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @workspace_option
 @click.pass_context
-def verify_command(ctx: click.Context, only_blobs: bool, as_json: bool) -> None:
-    """Read all content and all histories again, and name what is not as it was written, and who refers to it.
+def verify_command(ctx: click.Context, only_blobs: bool, is_remote: bool, as_json: bool) -> None:
+    """Read content, histories and files of runs again; name what is not as it was written, and who refers to it.
 
+    What lies only in the store elsewhere is read with --remote: all of it is fetched, and nothing of it stays here.
     Exit code 1 where something is found.
     """
-    found = check(workspace_of(ctx).path, histories=not only_blobs)
+    found = check(workspace_of(ctx).path, histories=not only_blobs, remote=is_remote)
     if as_json:
         say(to_json(_checked_as_dict(found)))
     else:
@@ -212,12 +214,22 @@ def verify_command(ctx: click.Context, only_blobs: bool, as_json: bool) -> None:
 def _problems(found: Checked) -> Iterable[str]:
     for problem in found.problems:
         yield f"{problem.what}: {clean(problem.path)}{': ' if problem.path else ''}{clean(problem.reason)}"
-        if problem.what != "history":
+        if problem.what == "run":
+            yield from (f"    of {clean(run)}: put the file back from a backup or a copy" for run in problem.holders)
+        elif problem.what != "history":
             yield from (f"    held by {clean(holder)}" for holder in problem.holders or ("nobody",))
-    checked = f"{counted(found.count, 'file')} of content ({size(found.size_bytes)})"
+    parts = [f"{counted(found.count, 'file')} of content ({size(found.size_bytes)})"]
+    if found.there_count:
+        parts.append(f"{counted(found.there_count, 'file')} of {clean(found.store)} ({size(found.there_bytes)})")
     if found.histories:
-        checked += f" and {counted(found.histories, 'history', 'histories')}"
+        parts.append(counted(found.histories, "history", "histories"))
+    if found.runs:
+        parts.append(counted(found.runs, "run"))
+    checked = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     yield f"checked {checked}: {counted(len(found.problems), 'problem') if found.problems else 'all as written'}"
+    if found.unread_count:
+        only = f"{counted(found.unread_count, 'file')} of content that {'lies' if found.unread_count == 1 else 'lie'}"
+        yield f"not read: {only} only in {clean(found.store)}; --remote reads them there"
 
 
 def _checked_as_dict(found: Checked) -> dict[str, Any]:
@@ -225,6 +237,13 @@ def _checked_as_dict(found: Checked) -> dict[str, Any]:
         "files": found.count,
         "bytes": found.size_bytes,
         "histories": found.histories,
+        "runs": found.runs,
+        "remote": {
+            "store": found.store or None,
+            "files": found.there_count,
+            "bytes": found.there_bytes,
+            "not_read": found.unread_count,
+        },
         "problems": [
             {"what": one.what, "path": one.path, "reason": one.reason, "holders": list(one.holders)}
             for one in found.problems
@@ -237,7 +256,7 @@ def blobs_group() -> None:
     """Send the content of a workspace to its remote store, and make room here."""
 
 
-@blobs_group.command("push")
+@blobs_group.command("push", short_help="Send all content that the remote store lacks.")
 @click.option("--check", "is_checked", is_flag=True, help="Read back and hash what was sent.")
 @workspace_option
 @click.pass_context
@@ -253,9 +272,13 @@ def push_command(ctx: click.Context, is_checked: bool) -> None:
     )
 
 
-@blobs_group.command("trim")
+@blobs_group.command("trim", short_help="Remove content here that lies in the remote store too.")
 @click.option(
-    "--to", "keep_bytes", type=Size(), default=0, show_default="0", help="Until so much is here, such as 20G."
+    "--to",
+    "keep_bytes",
+    type=Size(),
+    default=0,
+    help="Until so much is here, such as 20G; without it, all that may go.",
 )
 @workspace_option
 @click.pass_context

@@ -151,8 +151,11 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _show(found: Report) -> None:
-    output.show(Text.assemble((found.verdict, _COLOURS[found.verdict]), f"  {output.clean(found.headline)}"))
-    for one in found.reasons[1:_SHOWN_COLUMNS]:
+    what = f"{found.subject}: {found.rows:,} rows of {found.data}"
+    if not found.reasons:
+        what += ", nothing has changed"
+    output.show(Text.assemble((found.verdict, _COLOURS[found.verdict]), f"  {output.clean(what)}"))
+    for one in found.reasons[:_SHOWN_COLUMNS]:
         output.show(Text.assemble("  ", (one.level, _COLOURS[one.level]), f" {output.clean(one.text)}"))
     if len(found.reasons) > _SHOWN_COLUMNS:
         output.say(f"  … and {len(found.reasons) - _SHOWN_COLUMNS} more")
@@ -196,7 +199,8 @@ def _show(found: Report) -> None:
 def _tell(outcome: Outcome, *, stderr: bool = False) -> None:
     if outcome.incident is not None:
         word = "opened" if outcome.is_new else "is open already"
-        output.say(f"incident {output.clean(outcome.incident)} ({outcome.incident.kind}) {word}", stderr=stderr)
+        which = f"{output.clean(outcome.incident)} of {output.clean(outcome.incident.version)}"
+        output.say(f"incident {which} ({outcome.incident.kind}) {word}", stderr=stderr)
     for one in outcome.started:
         log = f", output in {one.log}" if one.log is not None else ""
         output.say(f"{output.clean(one.what)}: {output.clean(one.detail)}{output.clean(log)}", stderr=stderr)
@@ -314,7 +318,7 @@ def status_command(ctx: click.Context, name: str | None, as_json: bool) -> None:
         rows.append(
             [
                 Text(output.clean(f"{one.model}@{one.version}")),
-                Text(output.clean(", ".join(one.places))),
+                Text(output.clean(", ".join(one.places))) if one.places else Text("no longer", style="dim"),
                 Text(one.health, style=_COLOURS.get(one.health, "dim")),
                 over_time,
                 Text(str(one.check_count)),

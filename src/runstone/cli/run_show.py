@@ -36,6 +36,7 @@ from runstone.exporting import run_as_dict
 from runstone.index.records import unescaped
 from runstone.names import SYSTEM
 from runstone.runinfo import RunInfo
+from runstone.runlog.format import SEALED
 from runstone.values import Artifact, Attempt, Failure, MetricSummary
 
 
@@ -56,6 +57,9 @@ def show_command(ctx: click.Context, run: str, as_json: bool) -> None:
 def _sections(info: RunInfo) -> Iterator[RenderableType]:
     yield _headline(info)
     yield _indented(_pairs(_facts(info)))
+    if info.damage:
+        yield _heading("Not readable", len(info.damage))
+        yield _indented(Text("\n".join(clean(damage) for damage in info.damage), style="yellow", overflow="fold"))
     if info.failure is not None:
         yield from _failure(info.failure)
     if info.notes:
@@ -67,6 +71,28 @@ def _sections(info: RunInfo) -> Iterator[RenderableType]:
     if info.tags:
         yield _heading("Tags", len(info.tags))
         yield _indented(_pairs([(name, cell(text)) for name, text in sorted(info.tags.items())]))
+    if all(damage.file != SEALED for damage in info.damage):
+        yield from _measured(info)
+    if info.artifacts:
+        yield _heading("Artifacts", len(info.artifacts))
+        yield _indented(_artifacts_table(info.artifacts))
+    if len(info.attempts) > 1:
+        yield _heading("Attempts", len(info.attempts))
+        yield _indented(_attempts_table(info.attempts))
+    environment = list(_environment(info.environment or {}))
+    if environment:
+        yield _heading("Environment")
+        yield _indented(_pairs(environment))
+    warnings = info.warnings[len(info.damage) :]
+    if warnings or info.dropped:
+        yield _heading("Not recorded")
+        lines = [clean(warning) for warning in warnings]
+        if info.dropped:
+            lines.append(f"{counted(info.dropped, 'point')} could not be written")
+        yield _indented(Text("\n".join(lines), style="yellow"))
+
+
+def _measured(info: RunInfo) -> Iterator[RenderableType]:
     metrics = [summary for name, summary in info.metrics.items() if not name.startswith(SYSTEM)]
     if metrics:
         yield _heading("Metrics", len(metrics))
@@ -78,27 +104,11 @@ def _sections(info: RunInfo) -> Iterator[RenderableType]:
     if system:
         yield _heading("System")
         yield _indented(_pairs(system))
-    findings = top_findings(info)
+    findings = [finding for finding in top_findings(info) if finding.kind != "files_damaged"]  # told above
     if findings:
         yield _heading("Findings", len(findings))
         for finding in findings:
             yield from finding_parts(finding)
-    if info.artifacts:
-        yield _heading("Artifacts", len(info.artifacts))
-        yield _indented(_artifacts_table(info.artifacts))
-    if len(info.attempts) > 1:
-        yield _heading("Attempts", len(info.attempts))
-        yield _indented(_attempts_table(info.attempts))
-    environment = list(_environment(info.environment or {}))
-    if environment:
-        yield _heading("Environment")
-        yield _indented(_pairs(environment))
-    if info.warnings or info.dropped:
-        yield _heading("Not recorded")
-        lines = [clean(warning) for warning in info.warnings]
-        if info.dropped:
-            lines.append(f"{counted(info.dropped, 'point')} could not be written")
-        yield _indented(Text("\n".join(lines), style="yellow"))
 
 
 def _headline(info: RunInfo) -> Text:

@@ -25,7 +25,9 @@ from runstone.models.refs import ModelRef
               help="ray: the same on Ray Serve, for several machines.")  # fmt: skip
 @click.option("--ray-address", metavar="ADDRESS",
               help="Of a cluster of Ray that runs already, such as auto. Default: one on this machine.")  # fmt: skip
-@click.option("--trust", is_flag=True, help="Execute what the model's author wrote, such as a pickle.")
+@click.option(
+    "--trust", "--trusted", "trust", is_flag=True, help="Execute what the model's author wrote, such as a pickle."
+)
 @click.option("--reload", "reload_s", type=click.FloatRange(0), default=2.0, show_default=True, metavar="SECONDS",
               help="How often to look where NAME@V points; 0: never again.")  # fmt: skip
 @click.option("--deployment", metavar="PLACE", help="Record in the model's history that it works at this place.")

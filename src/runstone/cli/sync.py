@@ -27,7 +27,9 @@ _STYLE = {"new": "green", "grown": "cyan", "unchanged": "dim", "different": "red
 @click.group("sync", cls=Suggesting, invoke_without_command=True)
 @click.option("--watch", is_flag=True, help="Go on for ever, for machines on which a helper is not wanted.")
 @click.option("--again", is_flag=True, help="Try once more what a server refused, or has removed.")
-@click.option("--patience", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds without a server.")
+@click.option(
+    "--patience", type=click.FloatRange(0), default=30.0, metavar="SECONDS", help="Without a server. Default: 30."
+)
 @click.pass_context
 def sync_group(ctx: click.Context, watch: bool, again: bool, patience: float) -> None:
     """Send what is left on this machine of runs for a server (RUNSTONE_WORKSPACE=https://…).
@@ -138,7 +140,9 @@ def _choice_options(command: Any) -> Any:
         click.option(
             "--datasets", "-d", multiple=True, metavar="NAME", help="Dataset with all its versions; '*': all."
         ),
-        click.option("--runs", "-r", "filter", help="Runs that a filter finds; '': all. See docs/filters.md."),
+        click.option(
+            "--runs", "-r", "filter", metavar="FILTER", help="Runs that a filter finds; '': all. See docs/filters.md."
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ):
         command = option(command)

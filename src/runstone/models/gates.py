@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from runstone.errors import InvalidConfig
 from runstone.ledger import user_name
+from runstone.models.better import Check, Side, better_words, check_better
 from runstone.models.history import ModelNotFound, ModelState, ModelVersion
 from runstone.models.manifest import Manifest
 from runstone.models.signature import compare
@@ -51,15 +52,6 @@ class Evidence(Protocol):
 
     def revoked(self, version: ModelVersion) -> Sequence[str]:
         """Return what was revoked of all that a version descends from, each with its reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What became of one gate: whether it holds, and what it saw."""
-
-    gate: str
-    is_passed: bool
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,54 +189,16 @@ def _check_metric(case: _Case, options: Mapping[str, Any]) -> Check:
 
 
 def _check_better(case: _Case, options: Mapping[str, Any]) -> Check:
-    metric, selector = options["metric"], str(options.get("version", case.stage))
-    margin, confidence = float(options.get("margin", 0.0)), options.get("confidence")
-    sure = f" with {confidence:.0%} confidence" if confidence else ""
-    by = f" by {_shown(margin)}" if margin else ""
-    gate = f"{metric} is better than that of {selector}{by}{sure}"
+    selector = str(options.get("version", case.stage))
+    gate = better_words(options, selector)
     champion = case.other(selector)
     if isinstance(champion, Check):
         return Check(gate, champion.is_passed, champion.detail)
-    sign = 1.0 if options["goal"] == "maximize" else -1.0
-    ours = [sign * value for value in case.evidence.over_seeds(case.version, metric)]
-    theirs = [sign * value for value in case.evidence.over_seeds(champion, metric)]
-    for version, values in ((case.version, ours), (champion, theirs)):
-        if not values:
-            return Check(gate, False, f"the run of {version} has no metric {metric!r}")
-        if not all(map(math.isfinite, values)):
-            return Check(gate, False, f"{metric} of {version} is not always a finite number")
-    gain = sum(ours) / len(ours) - sum(theirs) / len(theirs)
-    seen = f"{gain:+.6g} against {champion} ({len(ours)} and {len(theirs)} seeds)"
-    if confidence is None:
-        return Check(gate, gain > 0 if margin == 0 else gain >= margin, seen)
-    if min(len(ours), len(theirs)) < 2:
-        return Check(gate, False, f"{seen}; it takes at least two seeds of both to be sure of it")
-    bound = gain_bound(ours, theirs, confidence)
-    is_better = bound > 0 if margin == 0 else bound >= margin
-    return Check(gate, is_better, f"{seen}, and at least {bound:+.6g}{sure}")
-
-
-def gain_bound(ours: Sequence[float], theirs: Sequence[float], confidence: float) -> float:
-    """Return what the means differ by at least, one-sided, for two samples of at least two values.
-
-    Source: Welch, "The generalization of 'Student's' problem when several different population variances are
-    involved", Biometrika 34, 1947.
-    """
-    try:
-        from scipy import stats  # an extra, only where confidence is asked for
-    except ImportError:
-        raise InvalidConfig("confidence in a gate takes SciPy: pip install 'runstone[models]'") from None
-
-    def spread(values: Sequence[float]) -> tuple[float, float]:
-        mean = math.fsum(values) / len(values)
-        return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
-
-    (mean, variance), (other_mean, other_variance) = spread(ours), spread(theirs)
-    total = variance + other_variance
-    if total == 0:
-        return mean - other_mean
-    freedom = total**2 / (variance**2 / (len(ours) - 1) + other_variance**2 / (len(theirs) - 1))
-    return float(mean - other_mean - stats.t.ppf(confidence, freedom) * math.sqrt(total))
+    ours, theirs = (
+        Side(str(one), f"the run of {one}", case.evidence.over_seeds(one, options["metric"]))
+        for one in (case.version, champion)
+    )
+    return check_better(gate, options, ours, theirs)
 
 
 def _check_signature(case: _Case, options: Any) -> Check:

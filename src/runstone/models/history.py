@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -231,7 +232,11 @@ class ModelState(State[ModelVersion]):
                 number = version.version
                 if [number.major, number.minor][: len(prefix)] == prefix:
                     return version
-        raise ModelNotFound(f"model {self.name!r} has no version, alias or stage {selector!r:.80}; {self._there()}")
+        near = difflib.get_close_matches(selector, [*self.aliases, *self.stages, *self.versions, LATEST], 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ModelNotFound(
+            f"model {self.name!r} has no version, alias or stage {selector!r:.80}; {meant}{self._there()}"
+        )
 
     def _there(self) -> str:
         versions = [str(version.version) for version in self.usable()[:5]]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runstone.errors import InvalidValue, RunstoneError
-from runstone.models.gates import Check, Gate, check_gates, read_gates, to_record
+from runstone.models.better import Check
+from runstone.models.gates import Gate, check_gates, read_gates, to_record
 from runstone.models.history import ARCHIVED, ModelState, ModelVersion
 from runstone.models.proof import WorkspaceEvidence
 from runstone.models.refs import ModelRef

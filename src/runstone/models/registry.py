@@ -59,6 +59,24 @@ class Model(Entry[ModelState]):
         """Return the version that was in a stage before the one that is there now, if it may still be used."""
         return _stage_before(self.ledger.events(), self.state(), stage)
 
+    def ever(self, selector: str) -> list[ModelVersion]:
+        """Return the versions that a selector means or has meant, withdrawn ones too: the present one first.
+
+        Of an alias or a stage these are all that were ever under it, the newest first; of `latest`, `1` or `1.2` all
+        releases of these; of a version itself only that.
+
+        Raises:
+            ModelNotFound: it means nothing, and never did.
+        """
+        state = self.state()
+        before = _ever(self.ledger.events(), state, selector)
+        try:
+            before.insert(0, state.find(selector))
+        except ModelNotFound:
+            if not before:
+                raise
+        return list({str(one.version): one for one in before}.values())
+
     # --- versions --------------------------------------------------------------------------------------------------
 
     def register(
@@ -568,6 +586,21 @@ def _stage_before(events: Sequence[LedgerEvent], state: ModelState, stage: str) 
         if number not in current and version.withdrawn is None and version.approval.state != "rejected":
             return version
     return None
+
+
+def _ever(events: Sequence[LedgerEvent], state: ModelState, selector: str) -> list[ModelVersion]:
+    """Return what a selector other than a version has meant, the newest first."""
+    if selector.removeprefix("v") in state.versions or selector.count(".") > 1:
+        return []
+    if selector == LATEST or is_version_like(selector):  # which no alias can be called
+        parts = [] if selector == LATEST else [int(part) for part in selector.removeprefix("v").split(".")]
+        wanted = [one for one in state.versions.values() if not one.version.is_prerelease]
+        found = [one for one in wanted if [one.version.major, one.version.minor][: len(parts)] == parts]
+        return sorted(found, key=lambda one: one.version, reverse=True)
+    kind, key = ("staged", "stage") if selector in state.stages else ("aliased", "alias")
+    moves = [event.fields for event in events if event.kind == kind and event.fields[key] == selector]
+    numbers = [said["version"] for said in reversed(moves) if said["version"] is not None]
+    return [state.versions[number] for number in dict.fromkeys(numbers)]
 
 
 def _check_hash(content: str) -> str:

@@ -43,4 +43,5 @@ def parse_yaml(data: bytes, name: str) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         if isinstance(error, InvalidConfig):
             raise
-        raise InvalidConfig(f"{name}: {' '.join(str(error).split())}") from None
+        problem = " ".join(str(error).split()).replace('in "<unicode string>", ', "in ")
+        raise InvalidConfig(f"{name}: {problem}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from runstone.query import OpenIndex
 from runstone.server import errors
 from runstone.server.api import routers
 from runstone.server.auth import Authenticator, LocalKeys, WrongTokens
+from runstone.server.carrying import ContentElsewhere
 from runstone.server.config import ServerConfig
 from runstone.server.curves import Curves
 from runstone.server.files import Contents
@@ -74,6 +76,7 @@ def create_app(
         authenticator=authenticator,
         log=log or Log(),
         counters=Counters(),
+        elsewhere=ContentElsewhere(),
     )
 
     mlflow = Mlflow(state)
@@ -189,7 +192,8 @@ def _front(page: Page) -> APIRouter:
         counts = state.index.page_of_runs("", limit=0).total
         running = state.index.page_of_runs("status = 'running'", limit=0).total
         wrong = state.authenticator.wrong.total
-        text = state.counters.text(__version__, wrong_tokens=wrong, runs=counts, runs_running=running)
+        gauges = {"runs": counts, "runs_running": running, **state.elsewhere.gauges(time.time())}
+        text = state.counters.text(__version__, wrong_tokens=wrong, **gauges)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     @router.get("/", openapi_extra=is_open)

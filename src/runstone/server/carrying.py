@@ -8,9 +8,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from runstone import settings
-from runstone.blobs.carrier import Carried, Carrier
+from runstone.blobs.carrier import Carried, Carrier, Waiting
 from runstone.blobs.remote import Remote
 from runstone.blobs.users import note_user
 from runstone.server.logs import Log
@@ -21,11 +22,67 @@ _LONGEST_PAUSE_S = 60.0
 _END_S = 8.0
 
 
+class ContentElsewhere:
+    """How the sending of content to the store elsewhere stands, for who looks after the server."""
+
+    def __init__(self) -> None:
+        self._carrier: Carrier | None = None
+        self.problem = ""
+        """Why nothing can be sent now; empty where it can."""
+
+    def begin(self, carrier: Carrier | None) -> None:
+        """Note who sends here; `None`: nobody, or another server over the same folder."""
+        self._carrier = carrier
+        self.problem = ""
+
+    def waiting(self) -> Waiting | None:
+        """Return what waits to be sent; `None` where this server sends nothing."""
+        carrier = self._carrier
+        return carrier.waiting() if carrier is not None else None
+
+    def gauges(self, now: float) -> dict[str, float]:
+        """Return it as figures by name, none where this server sends nothing.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        waiting = self.waiting()
+        if waiting is None:
+            return {}
+        return {
+            "content_waiting_files": waiting.count,
+            "content_waiting_bytes": waiting.size_bytes,
+            "content_waiting_oldest_seconds": _age(waiting, now),
+            "content_store_away": int(bool(self.problem)),
+        }
+
+    def as_dict(self, now: float) -> dict[str, Any] | None:
+        """Return it for a program, `None` where this server sends nothing."""
+        waiting = self.waiting()
+        if waiting is None:
+            return None
+        return {
+            "waiting_files": waiting.count,
+            "waiting_bytes": waiting.size_bytes,
+            "oldest_s": _age(waiting, now),
+            "is_away": bool(self.problem),
+        }
+
+
+def _age(waiting: Waiting, now: float) -> float:
+    return round(max(0.0, now - waiting.oldest_at), 3) if waiting.oldest_at is not None else 0.0
+
+
 @contextlib.contextmanager
-def content_carried(workspace: Workspace, log: Log) -> Iterator[None]:
+def content_carried(workspace: Workspace, log: Log, state: ContentElsewhere | None = None) -> Iterator[None]:
     """Send content to the store elsewhere while the block runs, if the workspace has one.
 
     Of several servers over one folder one does it; when that ends, another.
+
+    Args:
+        workspace: Whose content.
+        log: Takes what was sent, and why something was not.
+        state: Takes how it stands.
 
     Raises:
         InvalidConfig: the store's settings are none, or what it needs is not installed.
@@ -36,7 +93,7 @@ def content_carried(workspace: Workspace, log: Log) -> Iterator[None]:
         return
     remote = Remote(url)  # its own: it is closed when the server ends, and no other use of the store is
     remote.check()
-    carrying = _Carrying(workspace, remote, log)
+    carrying = _Carrying(workspace, remote, log, state or ContentElsewhere())
     thread = threading.Thread(target=carrying.run, name="runstone-carry", daemon=True)
     thread.start()
     try:
@@ -48,11 +105,12 @@ def content_carried(workspace: Workspace, log: Log) -> Iterator[None]:
 
 
 class _Carrying:
-    def __init__(self, workspace: Workspace, remote: Remote, log: Log) -> None:
+    def __init__(self, workspace: Workspace, remote: Remote, log: Log, state: ContentElsewhere) -> None:
         self.ended = threading.Event()
         self._workspace = workspace
         self._remote = remote
         self._log = log
+        self._state = state
         self._cache_bytes = settings.blob_cache_bytes(workspace.path)
         self._told = ""
 
@@ -62,11 +120,13 @@ class _Carrying:
         while not self.ended.is_set():
             try:
                 with _alone(self._workspace.path) as is_alone:
+                    self._state.begin(carrier if is_alone else None)
                     if is_alone:
                         self._carry(carrier)
                 pause_s = _EVERY_S
             except Exception as error:  # whatever it is, the server goes on, and tries again
                 if not self.ended.is_set():
+                    self._state.problem = f"{type(error).__name__}: {error}"
                     self._tell("content_not_sent", f"{type(error).__name__}: {error}")
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
             self.ended.wait(pause_s)
@@ -77,6 +137,7 @@ class _Carrying:
             self._remote.noted.add(self._workspace.path)
         while not self.ended.is_set():
             done = carrier.step()
+            self._state.problem = ""
             self._tell_of(done)
             self._told = ""
             self.ended.wait(_EVERY_S)

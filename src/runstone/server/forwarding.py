@@ -13,6 +13,9 @@ from runstone.server.config import ServerConfig
 FORWARDED_HOST = "runstone.forwarded_host"
 """Key of the scope: the `Host` that the browser sent, where a proxy that is believed tells it."""
 
+IS_BELIEVED = "runstone.is_believed"
+"""Key of the scope: there where a proxy that is believed sends the request."""
+
 
 def resolve(scope: Scope, config: ServerConfig) -> None:
     """Put into a scope what a proxy tells of it, and its path below the prefix into `runstone.path`.
@@ -48,6 +51,7 @@ def _below(path: str, root: str) -> str:
 
 def _believe(scope: Scope, config: ServerConfig) -> None:
     """Take over what a proxy tells: the client, the scheme and the host."""
+    scope[IS_BELIEVED] = True
     addresses = _values(scope, b"x-forwarded-for")
     client = next((found for found in map(_address, reversed(addresses)) if not _is_proxy(found, config)), None)
     if client is not None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from runstone.models import Model, ModelVersion
-from runstone.monitoring.checking import compare_profiles
+from runstone.errors import FormatError
+from runstone.models import Model
+from runstone.monitoring.batches import Batch
+from runstone.monitoring.front import compare_batch
 from runstone.monitoring.profile import Column, Profile
-from runstone.monitoring.reference import profile_of
-from runstone.monitoring.report import Thresholds
+from runstone.monitoring.records import checks_of, read_batch
+from runstone.monitoring.reference import NoProfile, profile_of
+from runstone.monitoring.report import CAUSES, LEVELS, Thresholds
 from runstone.workspace import Workspace
 
 _WITHIN = 40  # points of the distribution within a bar
@@ -21,6 +24,7 @@ NOTE = (
     "this is not the reference that the check was made with: of the batch only its bars were kept, so figures are "
     "those of values spread evenly within them, and no domain classifier was asked"
 )
+EXACT = "this is not the reference that the check was made with; the batch is the same"
 
 
 def references_of(model: Model) -> list[str]:
@@ -28,29 +32,58 @@ def references_of(model: Model) -> list[str]:
     return [str(one.version) for one in model.versions() if one.profile_hash is not None]
 
 
-def against(workspace: Workspace, report: Mapping[str, Any], version: ModelVersion) -> dict[str, Any]:
-    """Return what a check would have found with the profile of another version as its reference.
+def against(workspace: Workspace, report: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    """Return what a check would have found with another reference: exactly, where its batch is kept.
 
     Args:
         workspace: Where the version is.
         report: As it is kept.
-        version: The other version.
+        reference: Another version, by anything that names it; or the id of another check, for the batch of that.
 
     Raises:
+        ModelNotFound: there is no such version, nor such a check.
         NoProfile: it has nothing to compare with.
     """
-    found = compare_profiles(
-        profile_of(workspace, version),
-        batch_of(report),
+    name = report["model"]
+    checks = checks_of(workspace.path, name)
+    own = next((one.id for one in checks if (one.at, one.version) == (report["at"], report["version"])), None)
+    batch = _kept(workspace, name, own)
+    if any(one.id == reference for one in checks):
+        other = _kept(workspace, name, reference)
+        if other is None:
+            raise NoProfile(f"the batch of check {reference} is not kept any more")
+        before, told = other.profile, {"check": reference}
+    else:
+        version = workspace.models.get(name).find(reference)
+        before, told = profile_of(workspace, version), {"version": str(version.version)}
+    found = compare_batch(
+        before,
+        batch or Batch(batch_of(report)),
         thresholds=Thresholds(**report["thresholds"]),
         data=report["data"],
-        model=report["model"],
+        model=name,
         version=report["version"],
         at=report["at"],
-        notes=[NOTE],
+        notes=[EXACT if batch is not None else NOTE],
     ).to_dict()
-    # how well predictions fit labels does not depend on what they looked like before
-    return found | {"performance": report["performance"], "reference": {**found["reference"], "version": str(version)}}
+    # How well predictions fit labels does not depend on what they looked like before.
+    reasons = [one for one in report["reasons"] if one["cause"] == "performance"]
+    reasons += [one for one in found["reasons"] if one["cause"] != "performance"]
+    reasons.sort(key=lambda one: (-LEVELS.index(one["level"]), CAUSES.index(one["cause"])))
+    more = {"performance": report["performance"], "reference": {**found["reference"], **told}, "reasons": reasons}
+    if reasons and reasons[0]["cause"] == "performance":
+        level, text = reasons[0]["level"], reasons[0]["text"]
+        more |= {"verdict": level, "headline": f"{name}@{report['version']}: {level}, {text}"}
+    return found | more
+
+
+def _kept(workspace: Workspace, name: str, check: str | None) -> Batch | None:
+    if check is None:
+        return None
+    try:
+        return read_batch(workspace.path, name, check)
+    except FormatError:  # damaged: the report still says a part of it
+        return None
 
 
 def batch_of(report: Mapping[str, Any]) -> Profile:

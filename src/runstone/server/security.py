@@ -29,7 +29,7 @@ from runstone.server.forwarding import FORWARDED_HOST, resolve
 from runstone.server.jsons import BadJson, loads
 from runstone.server.logs import Counters, Log
 from runstone.server.mlflow.errors import of_api
-from runstone.server.mlflow.paths import SHARE, is_frequent, is_mlflow, is_upload
+from runstone.server.mlflow.paths import SHARE, is_by_ticket, is_frequent, is_mlflow, is_upload
 from runstone.server.roles import Principal
 from runstone.server.sessions import cookie_name
 
@@ -56,10 +56,10 @@ _BYTES_OF_A_REQUEST = 1 << 20
 
 
 def is_open(method: str, path: str) -> bool:
-    """Return whether somebody who has not shown who they are may ask this: only for life, the page and the log-in."""
+    """Return whether somebody who has not shown who they are may ask this: life, the page, a log-in, by a ticket."""
     if method in ("GET", "HEAD") and (path in ("/", "/healthz", "/health") or path.startswith("/static/")):
         return True
-    return method == "POST" and path == "/api/login"
+    return (method == "POST" and path == "/api/login") or is_by_ticket(method, path)
 
 
 _FOR_BYTES = re.compile(r"/api/sync/(?:parcels|contents/[^/]{1,64})")

@@ -14,6 +14,7 @@ from runstone.names import check_run_id, folder_name
 from runstone.query import OpenIndex
 from runstone.runinfo import RunInfo
 from runstone.server.auth import Authenticator
+from runstone.server.carrying import ContentElsewhere
 from runstone.server.config import ServerConfig
 from runstone.server.curves import Curves
 from runstone.server.errors import ApiError
@@ -42,6 +43,7 @@ class State:
     authenticator: Authenticator
     log: Log
     counters: Counters
+    elsewhere: ContentElsewhere
 
     def close(self) -> None:
         """Let go of what is held open."""

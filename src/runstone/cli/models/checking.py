@@ -101,7 +101,7 @@ def card_command(ctx: click.Context, ref: str, output: Path | None, as_html: boo
 
 @click.command("load-check")
 @click.argument("ref", metavar=REFERENCE)
-@click.option("--trusted", is_flag=True, help="Execute what its author wrote, as for pickles.")
+@click.option("--trusted", "--trust", "trusted", is_flag=True, help="Execute what its author wrote, as for pickles.")
 @workspace_option
 @click.pass_context
 def load_check_command(ctx: click.Context, ref: str, trusted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from rich.text import Text
 from runstone.cli._output import cell, clean, counted, say, show, size, table, to_json
 from runstone.cli.main import workspace_of, workspace_option
 from runstone.cli.models.common import json_option, plain_name
-from runstone.cli.models.shapes import event_as_dict, manifest_as_dict, state_as_dict, version_as_dict
 from runstone.models.history import ARCHIVED, Approval, ModelState, ModelVersion
 from runstone.models.operation import Deployment, Incident
 from runstone.models.refs import ModelRef, parse_time
+from runstone.models.shapes import state_as_dict, version_as_dict
 from runstone.models.telling import moment, number, told
 from runstone.workspace import Workspace
 
 if TYPE_CHECKING:
+    from runstone.ledger import LedgerEvent
     from runstone.models import Manifest, Model
 
 _SHORT_HASH = 12
@@ -126,8 +128,8 @@ def _show_version(workspace: Workspace, version: ModelVersion, *, as_json: bool)
     causes = workspace.lineage(f"model:{version.model}@{version.version}", down=False)
     manifest = read_manifest(version, workspace.blobs)
     if as_json:
-        content = version_as_dict(version) | {"content": manifest_as_dict(manifest), "revoked": causes.revoked}
-        say(to_json(content))
+        content = json.loads(manifest.to_bytes())
+        say(to_json(version_as_dict(version) | {"content": content, "revoked": causes.revoked}))
         return
     approval = version.approval
     recipe = manifest.recipe
@@ -194,7 +196,7 @@ def history_command(ctx: click.Context, name: str, deliveries: bool, as_json: bo
     """Show every event of a model: who did what, when and why."""
     events = workspace_of(ctx).models.get(plain_name(name)).history()
     if as_json:
-        say(to_json([event_as_dict(event) for event in events]))
+        say(to_json([_event_as_dict(event) for event in events]))
         return
     rows = [
         (
@@ -237,3 +239,15 @@ def at_command(ctx: click.Context, date: str, name: str | None, as_json: bool) -
         for model, kind, word, version in found
     ]
     show(table(["model", "", "", "version", "hash"], cells))
+
+
+def _event_as_dict(event: LedgerEvent) -> dict[str, Any]:
+    """Return an event as it was written."""
+    return {
+        "seq": event.seq,
+        "event": event.kind,
+        "at": event.at,
+        "by": dict(event.by),
+        **event.fields,
+        "hash": event.hash,
+    }

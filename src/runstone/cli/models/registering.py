@@ -11,10 +11,10 @@ import click
 from runstone.cli._output import clean, say, to_json
 from runstone.cli.main import workspace_of, workspace_option
 from runstone.cli.models.common import json_option, reason_option, tags_of
-from runstone.cli.models.shapes import version_as_dict
 from runstone.errors import NotFound
 from runstone.models.history import ModelState
 from runstone.models.refs import ModelRef
+from runstone.models.shapes import version_as_dict
 from runstone.workspace import ensure_workspace
 
 

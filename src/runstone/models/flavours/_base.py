@@ -28,7 +28,7 @@ class Origin:
         run = f"run {self.run}" if self.run else "no run"
         return UntrustedModel(
             f"{self.ref} {why}. It comes from {run}, was registered by {self.author} and has the hash "
-            f"{self.hash[:16]}…; if you trust them, load it with trusted=True"
+            f"{self.hash[:16]}…; if you trust them, load it with trusted=True (--trust on the command line)"
         )
 
 

@@ -45,7 +45,7 @@ class _Sklearn:
         unknown = io.get_untrusted_types(file=path)
         if unknown and not is_trusted:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            raise origin.untrusted(f"holds types that are not of a known library: {', '.join(unknown[:5])}{more}")
+            raise origin.untrusted(f"holds types that are loaded only on trust: {', '.join(unknown[:5])}{more}")
         return io.load(path, trusted=unknown)
 
     def predict(self, model: Any, data: Any) -> Any:

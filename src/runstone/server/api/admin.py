@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -133,6 +134,7 @@ def info(request: Request, state: StateOf, principal: PrincipalOf) -> Json:
             "user": who(principal),
             "read_only": not principal.may_somewhere(Role.CONTRIBUTOR),
             "features": features,
+            "content_elsewhere": state.elsewhere.as_dict(time.time()),
         }
     )
 

@@ -14,6 +14,7 @@ from runstone.models import read_manifest
 from runstone.models.card import card_of
 from runstone.models.comparing import compare_versions
 from runstone.models.promotion import promote
+from runstone.models.shapes import version_as_dict
 from runstone.server.api import shapes
 from runstone.server.api.models import Value
 from runstone.server.api.routing import NamedRoute
@@ -198,7 +199,7 @@ def model_version(name: str, version: str, state: StateOf) -> Json:
     """Return a version with what it consists of."""
     found = state.workspace.models.get(name).find(version)
     manifest = read_manifest(found, state.workspace.blobs)
-    return Json(shapes.model_version_as_dict(found) | {"manifest": manifest})
+    return Json(version_as_dict(found) | {"manifest": manifest})
 
 
 @router.get("/models/{name:path}/versions/{version}/card", response_model=Card, openapi_extra=_LOOK)
@@ -314,7 +315,7 @@ def lineage(
 def _model(state: State, name: str) -> dict[str, Any]:
     found = state.workspace.models.get(name)
     return shapes.model_as_dict(found) | {
-        "versions": [shapes.model_version_as_dict(one) for one in found.versions()],
+        "versions": [version_as_dict(one) for one in found.versions()],
         "history": [shapes.event_as_dict(event) for event in found.history()],
     }
 

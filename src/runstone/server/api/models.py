@@ -18,6 +18,15 @@ class Who(BaseModel):
     roles: dict[str, str] = Field(description="By project; `*` for all.")
 
 
+class ContentElsewhere(BaseModel):
+    """What waits to be sent to the store elsewhere."""
+
+    waiting_files: int
+    waiting_bytes: int
+    oldest_s: float = Field(description="How long ago the file that waits longest was stored; 0 where none waits.")
+    is_away: bool = Field(description="The store takes nothing now.")
+
+
 class Info(BaseModel):
     """What the page needs to begin."""
 
@@ -26,6 +35,9 @@ class Info(BaseModel):
     user: Who | None
     read_only: bool
     features: list[str] = Field(description="Areas of the API that there are.")
+    content_elsewhere: ContentElsewhere | None = Field(
+        description="Null: there is no store elsewhere, or this server does not send to it."
+    )
 
 
 class Changes(BaseModel):

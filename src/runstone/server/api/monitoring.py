@@ -29,7 +29,8 @@ _LOOK = access(Role.VIEWER, "workspace")
 _DECIDE = access(Role.MAINTAINER, "workspace")
 _PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 Reference = Annotated[
-    str, Query(max_length=1_024, description="Another version to compare with; default: that of the check.")
+    str,
+    Query(max_length=1_024, description="Another version to compare with, or another check, for the batch of that."),
 ]
 Last = Annotated[int, Query(ge=0, le=1_000, description="How many checks, the newest ones.")]
 
@@ -137,7 +138,7 @@ def _model(state: State, name: str, last: int) -> dict[str, Any]:
 def _answer(state: State, name: str, found: dict[str, Any], reference: str, *, is_page: bool) -> Response:
     model = state.workspace.models.get(name)
     if reference:
-        found = plain(against(state.workspace, found, model.find(reference)))
+        found = plain(against(state.workspace, found, reference))
     if is_page:
         return Response(to_html(found), media_type="text/html; charset=utf-8", headers=_PAGE)
     return Json(found | {"references": references_of(model)})

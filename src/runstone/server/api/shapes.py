@@ -9,7 +9,8 @@ from runstone.datasets import Dataset, DatasetVersion, TreeFile
 from runstone.datasets.diff import Difference
 from runstone.ledger import LedgerEvent
 from runstone.lineage import Lineage
-from runstone.models import Model, ModelVersion
+from runstone.models import Model
+from runstone.models.shapes import state_as_dict, version_as_dict
 from runstone.models.telling import told
 
 
@@ -78,45 +79,8 @@ def difference_as_dict(found: Difference, most: int) -> dict[str, Any]:
 
 def model_as_dict(model: Model) -> dict[str, Any]:
     """Return what stands of a model."""
-    state = model.state()
     versions = model.versions()
-    return {
-        "name": state.name,
-        "notes": state.notes,
-        "tags": state.tags,
-        "aliases": state.aliases,
-        "stages": list(state.stages),
-        "in_stage": {stage: [str(one.version) for one in state.in_stage(stage)] for stage in state.stages},
-        "requires_approval": state.requires_approval,
-        "created_at": state.created_at,
-        "count": len(versions),
-        "latest": model_version_as_dict(versions[0]) if versions else None,
-        "deployed": [asdict(one) for one in state.deployed()],
-        "open_incidents": [asdict(one) for one in state.incidents.values() if one.is_open],
-    }
-
-
-def model_version_as_dict(version: ModelVersion) -> dict[str, Any]:
-    """Return what stands of a version of a model."""
-    return {
-        "model": version.model,
-        "version": str(version.version),
-        "hash": version.manifest,
-        "run": version.run_id,
-        "author": version.author,
-        "registered_at": version.registered_at,
-        "proposal": dict(version.proposal),
-        "reason": version.override_reason,
-        "approval": asdict(version.approval),
-        "stage": version.stage,
-        "stage_since": version.stage_since,
-        "aliases": list(version.aliases),
-        "tags": version.tags,
-        "notes": version.notes,
-        "withdrawn": version.withdrawn,
-        "deployments": [asdict(one) for one in version.deployments],
-        "incidents": [asdict(one) for one in version.incidents],
-    }
+    return state_as_dict(model.state()) | {"latest": version_as_dict(versions[0]) if versions else None}
 
 
 def event_as_dict(event: LedgerEvent) -> dict[str, Any]:

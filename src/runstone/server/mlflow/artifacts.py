@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from mimetypes import MimeTypes
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
 from starlette.responses import Response
 
-from runstone.blobs import Blobs
+from runstone.blobs.partial import Partial
 from runstone.runlog.reader import JournalState, read_journal
 from runstone.server.errors import ApiError
 from runstone.server.files import check_path, sent
@@ -33,6 +32,8 @@ _TEXT = frozenset(
     ".txt .log .err .cfg .conf .ini .properties .toml .yaml .yml .xml .json .js .py .csv .tsv .md .rst .ipynb".split()
 )
 _TEXT_NAMES = frozenset({"MLmodel", "mlproject"})
+_KINDS = MimeTypes()  # without the files of this machine, which may say otherwise than those of another
+_PLAIN_KINDS = frozenset({"application/pdf", "application/x-tar", "application/zip"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,12 @@ class Place:
             )
 
     def remove(self, path: str) -> None:
-        """Take a file, or a folder with all that is in it, away."""
+        """Take a file, or a folder with all that is in it, away; with an empty path, everything."""
+        self.mlflow.taken.forget((self.folder, self.model_id))
         with self.mlflow.writers.writing(self.folder) as writer:
             for artifact in list(read_journal(self.folder).artifacts.values()):
                 there = list(self._files_of(artifact))
-                kept = [(name, entry) for name, entry in there if name != path and not name.startswith(f"{path}/")]
+                kept = [(name, entry) for name, entry in there if path and not f"{name}/".startswith(f"{path}/")]
                 if len(kept) < len(there):
                     writer.tell("artifact_removed", name=artifact.name)
                     for name, entry in kept:
@@ -150,6 +152,12 @@ def checked(path: str) -> str:
         raise invalid("Invalid path") from None
 
 
+def checked_folder(path: str) -> str:
+    """Return a folder to list, in its plain form; empty for the root. Raises as `checked` does."""
+    plain = "/".join(part for part in path.split("/") if part not in ("", ".")) if not path.startswith("/") else path
+    return checked(plain) if plain else ""
+
+
 def find_place(call: Call, path: str, role: Role) -> tuple[Place | None, str]:
     """Return the place that a path of the proxy leads to and the rest of it; `None`: it is no run's, nor a model's.
 
@@ -190,7 +198,8 @@ def folder_listing(files: Mapping[str, FileEntry], path: str, *, is_relative: bo
     Raises:
         MlflowError: the path leads elsewhere.
     """
-    before = f"{checked(path)}/" if path else ""
+    path = checked_folder(path)
+    before = f"{path}/" if path else ""
     found: dict[str, dict[str, Any]] = {}
     for name, entry in files.items():
         if not name.startswith(before):
@@ -217,82 +226,120 @@ def list_run(call: Call) -> dict[str, Any]:
 
 def list_proxied(call: Call) -> dict[str, Any]:
     """GET mlflow-artifacts/artifacts."""
-    path = call.fields.text("path")
-    path = checked(path) if path else ""
+    path = checked_folder(call.fields.text("path"))
     place, rest = find_place(call, path, Role.VIEWER)
     files, below = (place.files(), rest) if place is not None else _of_nobody(call, path)
     found = folder_listing(files, below, is_relative=True)
     return {"files": found} if found else {}
 
 
+def find_file(call: Call, path: str) -> tuple[FileEntry, str]:
+    """Return the file at a path of the proxy, and its name.
+
+    Raises:
+        MlflowError: there is none, or it is a folder, or somebody may not have it.
+    """
+    place, rest = find_place(call, path, Role.VIEWER)
+    files, below = (place.files(), rest) if place is not None else _of_nobody(call, path)
+    return _entry_of(files, below), PurePosixPath(below).name
+
+
 def download(call: Call) -> Response:
     """GET mlflow-artifacts/artifacts/PATH."""
-    path = checked(call.path["path"])
-    place, rest = find_place(call, path, Role.VIEWER)
-    if place is not None:
-        return sent_file(call.mlflow, place, rest)
-    return sent_of(call.mlflow, *_of_nobody(call, path))
+    entry, name = find_file(call, checked(call.path["path"]))
+    return _told_of(entry, name) if call.request.method == "HEAD" else _sent_for(call, entry, name)
 
 
 def delete(call: Call) -> dict[str, Any]:
     """DELETE mlflow-artifacts/artifacts/PATH."""
     path = checked(call.path["path"])
     place, rest = find_place(call, path, Role.MAINTAINER)
-    if place is not None and rest:
+    if place is not None:
         place.remove(rest)
-    elif place is None:
-        folder = call.mlflow.loose.find()
-        if folder is not None:
-            Place(call.mlflow, folder).remove(path)
-            call.mlflow.loose.forget()
+    elif (folder := call.mlflow.loose.find()) is not None:
+        Place(call.mlflow, folder).remove(path)
     return {}
 
 
 def download_of_run(call: Call) -> Response:
     """GET get-artifact."""
-    return sent_file(call.mlflow, Place(call.mlflow, call.run()), call.fields.required("path"))
+    path = checked(call.fields.required("path"))
+    entry = _entry_of(Place(call.mlflow, call.run()).files(), path)
+    return _told_of(entry, path) if call.request.method == "HEAD" else _sent_for(call, entry, path)
 
 
-def sent_file(mlflow: Mlflow, place: Place, path: str) -> Response:
-    """Return a file as an answer.
+def _sent_for(call: Call, entry: FileEntry, path: str) -> Response:
+    return sent_content(call.mlflow, entry, path, call.request.headers.get("range"))
+
+
+def _told_of(entry: FileEntry, path: str) -> Response:
+    """Return what is said of a file, without its content (HEAD)."""
+    told = {"Content-Length": str(entry.size_bytes), "ETag": f'"{entry.hash[:32]}"', "Accept-Ranges": "bytes"}
+    return with_headers(Response(headers=told), path)
+
+
+def sent_file(mlflow: Mlflow, place: Place, path: str, range_header: str | None = None) -> Response:
+    """Return a file, or the range of it that was asked for, as an answer.
 
     Raises:
         MlflowError: there is none, or it is a folder.
     """
-    return sent_of(mlflow, place.files(), checked(path))
+    return sent_of(mlflow, place.files(), checked(path), range_header)
 
 
-def sent_of(mlflow: Mlflow, files: Mapping[str, FileEntry], path: str) -> Response:
+def sent_of(mlflow: Mlflow, files: Mapping[str, FileEntry], path: str, range_header: str | None = None) -> Response:
     """Return one of some files as an answer; raises as `sent_file` does."""
+    return sent_content(mlflow, _entry_of(files, path), path, range_header)
+
+
+def _entry_of(files: Mapping[str, FileEntry], path: str) -> FileEntry:
     entry = files.get(path)
     if entry is None:
-        if any(name.startswith(f"{path}/") for name in files):
+        if not path or any(name.startswith(f"{path}/") for name in files):
             raise invalid(f"'{path:.200}' is a folder, not a file")
         raise missing(f"No such artifact: '{path:.200}'")
-    return sent_content(mlflow, entry, path)
+    return entry
 
 
-def sent_content(mlflow: Mlflow, entry: FileEntry, path: str) -> Response:
+def sent_content(mlflow: Mlflow, entry: FileEntry, path: str, range_header: str | None = None) -> Response:
     """Return a content as an answer, to be saved under the last part of its path.
 
     Raises:
         MlflowError: the content is not here.
+        ApiError: it has no such range.
     """
     try:
-        return _with_headers(sent(mlflow.state.contents, entry.hash, path), path)
+        return with_headers(sent(mlflow.state.contents, entry.hash, path, range_header=range_header), path)
     except ApiError as error:
+        if error.code != "not_found":
+            raise
         raise missing(error.message) from None
 
 
-def _with_headers(answer: Response, path: str) -> Response:
+def with_headers(answer: Response, path: str) -> Response:
+    """Return an answer with the headers by which MLflow's clients know a file."""
     name = PurePosixPath(path).name
-    is_text = PurePosixPath(name).suffix.lower() in _TEXT or name in _TEXT_NAMES
-    answer.headers["Content-Type"] = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
-    plain = re.fullmatch(r"[A-Za-z0-9._-]+", name)
-    shown = f"filename={name}" if plain else f"filename*=UTF-8''{quote(name.encode(), safe='')}"
-    answer.headers["Content-Disposition"] = f"attachment; {shown}"
+    answer.headers["Content-Type"] = kind_of(name)
+    answer.headers["Content-Disposition"] = f"attachment; {_named(name)}"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
+
+
+def kind_of(name: str) -> str:
+    """Return the media type of a file by its name; what a browser could run is bytes."""
+    if PurePosixPath(name).suffix.lower() in _TEXT or name in _TEXT_NAMES:
+        return "text/plain"
+    kind, packing = _KINDS.guess_type(name)
+    is_shown = kind is not None and (kind.startswith(("image/", "audio/", "video/")) or kind in _PLAIN_KINDS)
+    return kind if kind is not None and is_shown and packing is None else "application/octet-stream"
+
+
+def _named(name: str) -> str:
+    if re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+        return f"filename={name}"
+    if name.isascii() and name.isprintable():
+        return 'filename="' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+    return f"filename*=UTF-8''{quote(name.encode(), safe='')}"
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------
@@ -303,33 +350,54 @@ class Upload:
 
     Args:
         mlflow: Where it goes.
+
+    Raises:
+        OSError: the disk refuses.
     """
 
     def __init__(self, mlflow: Mlflow) -> None:
-        folder = mlflow.folder / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=folder)
-        self.path = Path(name)
-        self.file = os.fdopen(fd, "wb")
+        self._file = Partial(mlflow.uploads.folder())
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._file.write(data)
 
     def put(self, call: Call, path: str, place: Place | None) -> None:
         """Store what came.
 
         Raises:
+            MlflowError: it cannot lie there.
             OSError: the disk refuses.
         """
-        self.file.close()
-        blobs: Blobs = call.mlflow.workspace.blobs
-        entry = blobs.put(self.path, PurePosixPath(path).name)
-        if place is None:
-            place = Place(call.mlflow, call.mlflow.loose.make())
-            call.mlflow.loose.take(path, place.files)
-        place.add(path, entry)
+        land(call.mlflow, Path(self._file.path), place, path)
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def land(mlflow: Mlflow, source: Path, place: Place | None, path: str, *, is_synced: bool = False) -> None:
+    """Store a file that has come.
+
+    Args:
+        mlflow: What it goes into.
+        source: The file.
+        place: Whose it is; `None`: nobody's.
+        path: Of the file there.
+        is_synced: Whether it must be on the disk then, since it is nowhere else.
+
+    Raises:
+        MlflowError: it cannot lie there.
+        OSError: the disk refuses.
+    """
+    blobs = mlflow.workspace.blobs
+    entry = blobs.put(source, PurePosixPath(path).name)
+    if is_synced:
+        blobs.sync()
+    if place is None:
+        place = Place(mlflow, mlflow.loose.make())
+    mlflow.taken.take((place.folder, place.model_id), path, place.files)
+    place.add(path, entry)
 
 
 def upload_target(call: Call) -> tuple[str, Place | None]:

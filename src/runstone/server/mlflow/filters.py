@@ -62,6 +62,7 @@ class Grammar:
         aliases: Other names of attributes.
         operators: Of each entity, or of `attribute.NAME`.
         numbers: Attributes that are numbers.
+        quotable: Those of them that may stand in quotes.
     """
 
     entities: Mapping[str, str]
@@ -69,6 +70,7 @@ class Grammar:
     aliases: Mapping[str, str]
     operators: Mapping[str, frozenset[str]]
     numbers: frozenset[str] = frozenset()
+    quotable: frozenset[str] = frozenset()
 
     def clauses(self, text: str) -> list[Clause]:
         """Return the clauses of a filter.
@@ -76,7 +78,7 @@ class Grammar:
         Raises:
             MlflowError: it does not parse, or says what cannot be said.
         """
-        return _Parser(text, self).clauses() if text.strip() else []
+        return _Parser(text, self).clauses() if text else []
 
     def orders(self, texts: Sequence[str]) -> list[Order]:
         """Return what to sort by.
@@ -148,10 +150,10 @@ class _Parser:
             return Clause(kind, key, operator, None)
         if operator in ("IN", "NOT IN"):
             return Clause(kind, key, operator, self._list())
-        return Clause(kind, key, operator, self._value(is_number=kind == "metric" or key in self._numbers(kind)))
-
-    def _numbers(self, kind: str) -> frozenset[str]:
-        return self._grammar.numbers if kind == "attribute" else frozenset()
+        is_attribute = kind == "attribute"
+        is_number = kind == "metric" or (is_attribute and key in self._grammar.numbers)
+        value = self._value(is_number=is_number, is_quotable=is_attribute and key in self._grammar.quotable)
+        return Clause(kind, key, operator, value)
 
     def _named(self) -> tuple[str | None, str]:
         """Read a key, and the entity before it where there is one: a bare key may hold dots."""
@@ -187,8 +189,10 @@ class _Parser:
                 return "IS NOT NULL" if is_not else "IS NULL"
         raise self._wrong()
 
-    def _value(self, *, is_number: bool) -> str | float | int:
+    def _value(self, *, is_number: bool, is_quotable: bool) -> str | float | int:
         kind, text = self._next()
+        if is_quotable and kind == "quoted" and text[1:-1].isdecimal():
+            return int(text[1:-1])
         if is_number:
             if kind == "number":
                 return float(text) if re.search(r"[.eE]", text) else int(text)
@@ -209,6 +213,8 @@ class _Parser:
                 )
             found.append(_unquoted(text))
             sign = self._next()
+            if sign == ("sign", ",") and self._peek() == ("sign", ")"):
+                sign = self._next()  # as Python writes a tuple of one
             if sign == ("sign", ")"):
                 return tuple(found)
             if sign != ("sign", ","):

@@ -10,15 +10,16 @@ from starlette.responses import Response
 
 from runstone.names import check_run_id
 from runstone.server.mlflow.artifacts import Place, folder_listing, sent_file
-from runstone.server.mlflow.asking import paged
+from runstone.server.mlflow.asking import LARGEST_INT, paged
 from runstone.server.mlflow.errors import invalid, missing
 from runstone.server.mlflow.logged import GRAMMAR, STATUSES, LoggedModel
-from runstone.server.mlflow.service import Call, check_role
+from runstone.server.mlflow.service import Call, check_experiment_id, check_role
 from runstone.server.mlflow.values import HOLDER
 from runstone.server.roles import Role
 from runstone.status import Status
 
 Answer = dict[str, Any]
+_MOST_LISTED = 50_000
 _FORBIDDEN = "/:.%\"'"
 
 
@@ -77,7 +78,8 @@ def delete(call: Call) -> Answer:
 def set_tags(call: Call) -> Answer:
     """PATCH logged-models/ID/tags."""
     one = _reach(call, Role.CONTRIBUTOR)
-    return {"model": _shown(call, call.mlflow.models.change(one.id, tags=call.fields.tags()))}
+    call.mlflow.models.change(one.id, tags=call.fields.tags())
+    return {}
 
 
 def delete_tag(call: Call) -> Answer:
@@ -102,6 +104,7 @@ def search(call: Call) -> Answer:
     fields = call.fields
     projects = set()
     for experiment_id in fields.texts("experiment_ids"):
+        check_experiment_id(experiment_id)
         experiment = call.mlflow.experiments.find(experiment_id)
         if experiment is not None and call.principal.may(Role.VIEWER, experiment.project):
             projects.add(experiment.project)
@@ -116,7 +119,7 @@ def search(call: Call) -> Answer:
         )
         for told in fields.objects("order_by")
     ]
-    most, offset = fields.most(50, 1_000), fields.offset()
+    most, offset = min(fields.most(50, LARGEST_INT), _MOST_LISTED), fields.offset()
     found = [one for one in call.mlflow.models.all() if one.project in projects and one.fits(clauses)]
     if datasets:
         found = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 _OURS = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow(?:-artifacts)?(?:/|$)|/get-artifact$|/+model-versions/get-artifact$")
-_UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/(?:mlflow-artifacts/artifacts/.+|mlflow/upload-artifact)")
+_UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/(?:mlflow-artifacts/(?:artifacts|mpu/parts)/.+|mlflow/upload-artifact)")
+_BY_TICKET = re.compile(r"/api/2\.0/mlflow-artifacts/(?:mpu/parts|presigned-files)/[^/]+/[^/]+")
 _FREQUENT = re.compile(
-    r"/(?:ajax-)?api/2\.0/mlflow(?:-artifacts/artifacts/.+"
+    r"/(?:ajax-)?api/2\.0/mlflow(?:-artifacts/(?:artifacts|mpu)/.+"
     r"|/(?:runs/(?:log-metric|log-batch|log-parameter|log-inputs|outputs|set-tag|search|create|update)"
     r"|experiments/search|logged-models/search|upload-artifact|registered-models/get-latest-versions))"
 )
@@ -23,6 +24,11 @@ def is_mlflow(path: str) -> bool:
 def is_upload(method: str, path: str) -> bool:
     """Return whether the body of a request is a file, of any size, which is read as it comes."""
     return method in ("PUT", "POST") and _UPLOAD.fullmatch(path) is not None
+
+
+def is_by_ticket(method: str, path: str) -> bool:
+    """Return whether a request shows a ticket instead of who sends it: its route looks at that."""
+    return method in ("GET", "PUT") and _BY_TICKET.fullmatch(path) is not None
 
 
 def is_frequent(path: str) -> bool:

@@ -13,7 +13,7 @@ from runstone.ledger import acting_as
 from runstone.models import Registration, describe_files, register
 from runstone.runinfo import RunInfo
 from runstone.server.mlflow.artifacts import Place, checked, find_place, sent_content
-from runstone.server.mlflow.asking import Fields, paged
+from runstone.server.mlflow.asking import MOST_KEY, Fields, paged
 from runstone.server.mlflow.errors import MlflowError, invalid, missing
 from runstone.server.mlflow.registry import (
     MODEL_ID,
@@ -34,7 +34,7 @@ from runstone.values import FileEntry
 
 Answer = dict[str, Any]
 _ALIAS = re.compile(r"[\w-]{1,255}")
-_REMOTE = re.compile(r"https?|s3|gs|wasbs?|ftp|sftp|dbfs|hdfs|viewfs|abfss?|adl|r2", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _COPY = re.compile(r"models:/([^/@]+)/(\d{1,12})")
 _MOST_TAG = 100_000
 
@@ -59,9 +59,8 @@ def rename_model(call: Call) -> Answer:
 def update_model(call: Call) -> Answer:
     """PATCH registered-models/update."""
     found = _model(call)
-    if call.fields.has("description"):
-        with acting_as(call.principal.name):
-            found.model.set_notes(call.fields.text("description") or None)
+    with acting_as(call.principal.name):
+        found.model.set_notes(call.fields.text("description") or None)
     return {"registered_model": _model(call).shown()}
 
 
@@ -110,7 +109,7 @@ def set_model_tag(call: Call) -> Answer:
 
 def delete_model_tag(call: Call) -> Answer:
     """DELETE registered-models/delete-tag."""
-    found, key = _model(call), call.fields.key()
+    found, key = _model(call), _key_that_goes(call.fields)
     if key in found.tags:
         with acting_as(call.principal.name):
             found.model.remove_tags(key)
@@ -128,7 +127,7 @@ def set_alias(call: Call) -> Answer:
 
 def delete_alias(call: Call) -> Answer:
     """DELETE registered-models/alias."""
-    found, alias = _model(call), _alias(call.fields)
+    found, alias = _model(call), call.fields.required("alias")
     if alias in found.aliases:
         with acting_as(call.principal.name):
             found.model.remove_alias(own_alias(alias, found.model.state().stages))
@@ -137,7 +136,9 @@ def delete_alias(call: Call) -> Answer:
 
 def get_alias(call: Call) -> Answer:
     """GET registered-models/alias."""
-    found, alias = _model(call), _alias(call.fields)
+    found, alias = _model(call), call.fields.required("alias")
+    if alias.lower() == "latest" and found.versions:
+        return {"model_version": found.versions[max(found.versions)].shown()}
     if alias not in found.aliases:
         raise invalid(f"Registered model alias {alias} not found.")
     return {"model_version": found.versions[found.aliases[alias]].shown()}
@@ -192,9 +193,8 @@ def create_version(call: Call) -> Answer:
 def update_version(call: Call) -> Answer:
     """PATCH model-versions/update."""
     found, one = _version(call)
-    if call.fields.has("description"):
-        with acting_as(call.principal.name):
-            found.model.set_notes(call.fields.text("description") or None, version=one.own.key)
+    with acting_as(call.principal.name):
+        found.model.set_notes(call.fields.text("description") or None, version=one.own.key)
     return {"model_version": _version(call)[1].shown()}
 
 
@@ -268,7 +268,7 @@ def set_version_tag(call: Call) -> Answer:
 
 def delete_version_tag(call: Call) -> Answer:
     """DELETE model-versions/delete-tag."""
-    (found, one), key = _version(call), call.fields.key()
+    (found, one), key = _version(call), _key_that_goes(call.fields)
     if key in one.tags:
         with acting_as(call.principal.name):
             found.model.remove_tags(key, version=one.own.key)
@@ -282,7 +282,7 @@ def read_artifact(call: Call) -> Response:
     entry = call.mlflow.registry.files(one).get(path)
     if entry is None:
         raise missing(f"No such artifact: '{path:.200}'")
-    return sent_content(call.mlflow, entry, path)
+    return sent_content(call.mlflow, entry, path, call.request.headers.get("range"))
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -307,6 +307,12 @@ def _tag(fields: Fields) -> tuple[str, str]:
     if len(value) > _MOST_TAG:
         raise invalid(f"'value' exceeds the maximum length of {_MOST_TAG} characters")
     return key, value
+
+
+def _key_that_goes(fields: Fields) -> str:
+    """Return the name of a tag to remove; one that is too long to be there is just not there."""
+    key = fields.required("key")
+    return key if len(key) > MOST_KEY else fields.key()
 
 
 def _tags(fields: Fields) -> dict[str, str]:
@@ -341,7 +347,7 @@ def _check_source(source: str, run_id: str) -> None:
         if leads_up or "?" in rest:
             raise _leads_elsewhere(source)
         return
-    if separator and _REMOTE.fullmatch(scheme):
+    if separator and _SCHEME.fullmatch(scheme) and scheme.lower() != "file":
         if leads_up or (scheme.lower() == "dbfs" and any(sign in rest for sign in "?#")):
             raise _leads_elsewhere(source)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from runstone.models import Model, Models, ModelState, ModelVersion, read_manife
 from runstone.models.hooks import announcer
 from runstone.models.promotion import promote
 from runstone.server.mlflow.errors import EXISTS, MlflowError, invalid, missing
-from runstone.server.mlflow.filters import NUMERIC, TEXTUAL, Clause, Grammar, holds
+from runstone.server.mlflow.filters import LISTED, NUMERIC, TEXTUAL, Clause, Grammar, holds
 from runstone.server.mlflow.lines import Lines
 from runstone.server.mlflow.values import HIDDEN
 from runstone.values import FileEntry
@@ -26,7 +27,7 @@ PROMPT = "mlflow.prompt.is_prompt"
 STAGES = ("None", "Staging", "Production", "Archived")
 _ALIAS_PREFIX = "alias."
 _OF_ONE = frozenset({"noted", "tagged"})
-_TEXTS = TEXTUAL | {"IN"}
+_OF_ALIAS = frozenset({"aliased"})
 _ENTITIES = {
     **dict.fromkeys(("attribute", "attributes", "attr"), "attribute"),
     **dict.fromkeys(("tag", "tags"), "tag"),
@@ -36,7 +37,7 @@ MODELS = Grammar(
     default="attribute",
     aliases={"timestamp": "last_updated_timestamp"},
     operators={
-        "attribute.name": TEXTUAL,
+        "attribute.name": LISTED,
         "attribute.last_updated_timestamp": NUMERIC,
         "attribute.creation_timestamp": NUMERIC,
         "tag": TEXTUAL,
@@ -48,8 +49,8 @@ VERSIONS = Grammar(
     default="attribute",
     aliases={"source": "source_path"},
     operators={
-        "attribute.name": _TEXTS,
-        "attribute.run_id": _TEXTS,
+        "attribute.name": LISTED,
+        "attribute.run_id": LISTED,
         "attribute.source_path": TEXTUAL,
         "attribute.version_number": NUMERIC,
         "attribute.last_updated_timestamp": NUMERIC,
@@ -57,6 +58,7 @@ VERSIONS = Grammar(
         "tag": TEXTUAL,
     },
     numbers=frozenset({"version_number", "last_updated_timestamp", "creation_timestamp"}),
+    quotable=frozenset({"version_number"}),
 )
 
 
@@ -132,7 +134,7 @@ class Version:
             return None
         return {
             "name": self.name,
-            "run_id": self.run_id or None,
+            "run_id": self.run_id,
             "source_path": self.source,
             "version_number": self.number,
             "creation_timestamp": round(self.own.registered_at * 1000),
@@ -187,7 +189,7 @@ class Registered:
         Raises:
             MlflowError: it is no number, or there is no such version.
         """
-        if not text.isascii() or not text.isdecimal() or len(text) > 12:
+        if re.fullmatch(r"-?[0-9]{1,12}", text) is None:
             raise invalid(f"Parameter 'version' must be an integer, got '{text:.80}'.")
         found = self.versions.get(int(text))
         if found is None:
@@ -268,6 +270,7 @@ class Registry:
         """
         found = self.find(name)
         if found is None:
+            _check_name(name)
             raise missing(f"Registered Model with name={name:.200} not found")
         return found
 
@@ -302,7 +305,7 @@ class Registry:
         events = model.history()
         for event in events:
             version = event.fields.get("version") or event.fields.get("before")
-            if isinstance(version, str):
+            if isinstance(version, str) and event.kind not in _OF_ALIAS:
                 updated[version] = event.at
         versions = {
             number: Version(name, number, own, state.stages, updated.get(own.key, own.registered_at))
@@ -324,8 +327,7 @@ class Registry:
         Raises:
             MlflowError: there is one of this name, or the name cannot be kept.
         """
-        if not name or any(sign in name for sign in "/:"):
-            raise invalid(f"Invalid model name {name!r:.200}: it must not be empty, nor hold '/' or ':'")
+        _check_name(name)
         with self.lock:
             if self.find(name) is not None:
                 raise MlflowError(EXISTS, f"Registered Model (name={name}) already exists")
@@ -351,8 +353,7 @@ class Registry:
         Raises:
             MlflowError: there is none, or there is another of the new name.
         """
-        if not new_name or any(sign in new_name for sign in "/:"):
-            raise invalid(f"Invalid model name {new_name!r:.200}: it must not be empty, nor hold '/' or ':'")
+        _check_name(new_name)
         with self.lock:
             standing = self.get(name)
             if new_name == name:
@@ -413,9 +414,14 @@ class Registry:
             raise MlflowError("BAD_REQUEST", f"{outcome.headline}: {failed}")
 
 
+def _check_name(name: str) -> None:
+    if not name.strip() or name in (".", "..") or any(sign in name for sign in "/:"):
+        raise invalid(f"Invalid model name {name!r:.200}: not empty, '.' or '..', nor with '/' or ':'")
+
+
 def own_alias(alias: str, stages: tuple[str, ...]) -> str:
-    """Return under which alias we keep one: a stage is no alias here."""
-    return f"{_ALIAS_PREFIX}{alias}" if alias in stages else alias
+    """Return under which alias we keep one: neither a stage nor a number is an alias here."""
+    return f"{_ALIAS_PREFIX}{alias}" if alias in stages or re.fullmatch(r"-?[0-9]+", alias) else alias
 
 
 def shown_alias(alias: str) -> str:

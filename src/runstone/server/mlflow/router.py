@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -15,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 from runstone.errors import RunstoneError
 from runstone.server.errors import ApiError
 from runstone.server.jsons import Json
-from runstone.server.mlflow import artifacts, logging_models, registering, tracking
+from runstone.server.mlflow import artifacts, logging_models, multipart, registering, tracking
 from runstone.server.mlflow.asking import Fields, parsed_body
 from runstone.server.mlflow.errors import MlflowError, invalid, of_api, of_domain
+from runstone.server.mlflow.receiving import of_disk, receive
 from runstone.server.mlflow.service import Call, Handler, Mlflow
 from runstone.server.roles import Role
 from runstone.server.state import Scope as Reach
@@ -27,12 +27,6 @@ PROTOCOL = "3.17.2"
 """The release of MLflow whose protocol this is."""
 _PREFIXES = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow")
 _PROXIES = ("/api/2.0/mlflow-artifacts/artifacts", "/ajax-api/2.0/mlflow-artifacts/artifacts")
-_INFO = {
-    "store_type": "SqlStore",
-    "workspaces_enabled": False,
-    "multipart_uploads_enabled": False,
-    "multipart_downloads_enabled": False,
-}
 _SEVERAL = frozenset({"order_by", "run_id", "run_ids", "stages", "experiment_ids"})
 _LOOK, _CHANGE, _DECIDE = Role.VIEWER, Role.CONTRIBUTOR, Role.MAINTAINER
 
@@ -65,6 +59,8 @@ _TRACKING: list[tuple[str, str, Handler, Role]] = [
     ("GET", "/metrics/get-history-bulk", tracking.metric_history_bulk, _LOOK),
     ("GET", "/metrics/get-history-bulk-interval", tracking.metric_history_interval, _LOOK),
     ("GET", "/artifacts/list", artifacts.list_run, _LOOK),
+    ("POST", "/artifacts/presigned-upload-url", multipart.presign_upload, _CHANGE),
+    ("POST", "/artifacts/presigned-download-url", multipart.presign_download, _CHANGE),
     ("POST", "/logged-models", logging_models.create, _CHANGE),
     ("POST", "/logged-models/search", logging_models.search, _LOOK),
     ("GET", "/logged-models/{model_id}", logging_models.get, _LOOK),
@@ -118,14 +114,19 @@ def make_router() -> APIRouter:
         _add(router, "POST", f"{prefix}/upload-artifact", _upload, _CHANGE, "project")
     for prefix in _PROXIES:
         _add(router, "GET", prefix, _answering(artifacts.list_proxied), _LOOK, "project")
-        _add(router, "GET", prefix + "/{path:path}", _answering(artifacts.download), _LOOK, "project")
+        _add(router, "GET HEAD", prefix + "/{path:path}", _answering(artifacts.download), _LOOK, "project")
         _add(router, "DELETE", prefix + "/{path:path}", _answering(artifacts.delete), _DECIDE, "project")
         _add(router, "PUT", prefix + "/{path:path}", _upload, _CHANGE, "project")
-    _add(router, "GET", "/get-artifact", _answering(artifacts.download_of_run), _LOOK, "project")
+    for word, handler in {"create": multipart.create, "complete": multipart.complete, "abort": multipart.abort}.items():
+        _add(router, "POST", f"{multipart.API}/mpu/{word}/{{path:path}}", _answering(handler), _CHANGE, "project")
+    _add(router, "GET", f"{multipart.API}/presigned/{{path:path}}", _answering(multipart.presign), _LOOK, "project")
+    _add_by_ticket(router, "PUT", "/mpu/parts/{upload_id}/{number}", _put_part)
+    _add_by_ticket(router, "GET", "/presigned-files/{content}/{name}", _send_presigned)
+    _add(router, "GET HEAD", "/get-artifact", _answering(artifacts.download_of_run), _LOOK, "project")
     for path in ("/model-versions/get-artifact", "//model-versions/get-artifact"):
         _add(router, "GET", path, _answering(registering.read_artifact), _LOOK, "workspace")
     for prefix in ("/api", "/ajax-api"):
-        _add(router, "GET", f"{prefix}/3.0/mlflow/server-info", _server_info, _LOOK, "project")
+        _add(router, "GET", f"{prefix}/3.0/mlflow/server-info", _answering(multipart.server_info), _LOOK, "project")
     _add(router, "GET", "/version", _version, _LOOK, "project")
     router.add_api_route("/health", _health, methods=["GET"], openapi_extra={"x-open": True})
     return router
@@ -173,20 +174,33 @@ def _add(router: APIRouter, methods: str, path: str, endpoint: Callable[..., Any
     )
 
 
+def _add_by_ticket(router: APIRouter, method: str, path: str, endpoint: Callable[..., Any]) -> None:
+    router.add_api_route(
+        multipart.API + path, endpoint, methods=[method], openapi_extra={"x-open": True}, response_model=None
+    )
+
+
 def _answering(handler: Handler) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        try:
-            call = _call(request, await _fields(request))
-            answer = await run_in_threadpool(handler, call)
-        except MlflowError as error:
-            return error.answer()
-        except ApiError as error:
-            return of_api(error)
-        except RunstoneError as error:
-            return of_domain(error).answer()
-        return answer if isinstance(answer, Response) else Json(answer)
+        async def work() -> dict[str, Any] | Response:
+            return await run_in_threadpool(handler, _call(request, await _fields(request)))
+
+        return await _answered(work())
 
     return endpoint
+
+
+async def _answered(work: Awaitable[dict[str, Any] | Response]) -> Response:
+    """Return what came of a request, in the form of the protocol where that is an error."""
+    try:
+        answer = await work
+    except MlflowError as error:
+        return error.answer()
+    except ApiError as error:
+        return of_api(error)
+    except RunstoneError as error:
+        return of_domain(error).answer()
+    return answer if isinstance(answer, Response) else Json(answer)
 
 
 def _call(request: Request, fields: Fields) -> Call:
@@ -194,7 +208,7 @@ def _call(request: Request, fields: Fields) -> Call:
 
 
 async def _fields(request: Request) -> Fields:
-    if request.method == "GET":
+    if request.method in ("GET", "HEAD"):
         found: dict[str, Any] = {}
         for name, value in request.query_params.multi_items():
             if name in _SEVERAL and (name in found or name != "run_id"):
@@ -212,43 +226,34 @@ async def _fields(request: Request) -> Fields:
 
 async def _upload(request: Request) -> Response:
     """PUT mlflow-artifacts/artifacts/PATH, POST upload-artifact: bytes as they are."""
-    state = state_of(request)
-    limits = state.config.limits
+    return await _answered(_take_file(request))
+
+
+async def _take_file(request: Request) -> dict[str, Any]:
+    limits = state_of(request).config.limits
+    call = _call(request, Fields(dict(request.query_params)))
+    path, place = await run_in_threadpool(artifacts.upload_target, call)
     upload: artifacts.Upload | None = None
     try:
-        call = _call(request, Fields(dict(request.query_params)))
-        path, place = await run_in_threadpool(artifacts.upload_target, call)
         upload = await run_in_threadpool(artifacts.Upload, call.mlflow)
-        size, stream = 0, request.stream().__aiter__()
-        while True:
-            try:
-                async with asyncio.timeout(limits.body_s):
-                    piece = await anext(stream)
-            except StopAsyncIteration:
-                break
-            size += len(piece)
-            if size > limits.upload_bytes:
-                raise ApiError("too_large", f"the file is larger than {limits.upload_bytes:,} bytes")
-            await run_in_threadpool(upload.file.write, piece)
+        size = await receive(request, upload.write, limits, limits.upload_bytes)
         if not size and "path" not in call.path:
             raise invalid("Request must specify data.")
         await run_in_threadpool(upload.put, call, path, place)
-    except MlflowError as error:
-        return error.answer()
-    except ApiError as error:
-        return of_api(error)
-    except RunstoneError as error:
-        return of_domain(error).answer()
-    except TimeoutError:
-        return of_api(ApiError("unavailable", f"nothing came for {limits.body_s:g} s", status=408))
+    except OSError as error:
+        raise of_disk(error) from None
     finally:
         if upload is not None:
             await run_in_threadpool(upload.close)
-    return Json({})
+    return {}
 
 
-async def _server_info() -> Response:
-    return Json(_INFO)
+async def _put_part(request: Request) -> Response:
+    return await _answered(multipart.put_part(request, mlflow_of(request)))
+
+
+async def _send_presigned(request: Request) -> Response:
+    return await _answered(run_in_threadpool(multipart.send_presigned, request, mlflow_of(request)))
 
 
 async def _version() -> Response:

@@ -20,6 +20,7 @@ from runstone.index.conditions import (
     Order,
     Param,
     Scalar,
+    Statistic,
     Tag,
 )
 from runstone.index.conditions import Metric as MetricField
@@ -78,6 +79,8 @@ GRAMMAR = Grammar(
 _STATUSES = {
     word: tuple(str(status) for status, own in OF_STATUS.items() if own == word) for word in OF_STATUS.values()
 }
+# How runs are sorted by these the index cannot tell: by the words of MLflow, and by what its clients told.
+_UNLIKE = frozenset({"status", "end_time", "user_id"})
 _DATASET_KEYS = ("name", "digest", "context")
 Test = Callable[[Seen, Experiment], bool]
 
@@ -128,20 +131,42 @@ def search_runs(
         return all(test(seen, by_project[seen.project]) for test in (*tests, *more))
 
     exact = tuple(condition for _clause, condition, _test in told)
+    is_by_index = not any(order.entity == "attribute" and order.key in _UNLIKE for order in orders)
+    nans = tuple(Compare(MetricField(one.key), "=", float("nan")) for one in orders if one.entity == "metric")
+    if nans and is_by_index:  # which the index has among the missing values
+        is_by_index = not ask(*base, *exact, AnyOf(nans), window=slice(0, 1)).total
+    is_told = is_by_index and not tests
     if "metric" in {*(one.entity for one in clauses), *(one.entity for one in orders)}:
-        # The index has the last points of metrics. Where steps went back, those are not the latest to MLflow.
-        loose = tuple(condition for clause, condition, _test in told if clause.entity != "metric")
+        # The index has the last points of metrics. Where steps or times went back, those are not the latest to MLflow.
+        loose = tuple(_reach(clause) if clause.entity == "metric" else one for clause, one, _test in told)
         backward = ask(*base, *loose, HasValue(Tag(UNORDERED)))
         if backward.total:
             of_metrics = [_metric_test(clause) for clause in clauses if clause.entity == "metric"]
             found = [one for one in backward.records if passes(one, *of_metrics)]
-            others = ask(*base, *exact, Not(HasValue(Tag(UNORDERED)))).records
-            found += [one for one in others if not tests or passes(one)]
-            return Found(_sorted(mlflow, found, orders)[window], len(found))
-    if not tests:
+            # Of the others no more are needed than a page that holds nothing else would reach to.
+            reach = slice(0, window.stop if is_told else None)
+            others = ask(*base, *exact, Not(HasValue(Tag(UNORDERED))), window=reach)
+            kept = [one for one in others.records if not tests or passes(one)]
+            total = len(found) + (others.total if is_told else len(kept))
+            return Found(_sorted(mlflow, found + kept, orders)[window], total)
+    if is_told:
         return ask(*base, *exact, window=window)
-    kept = tuple(record for record in ask(*base, *exact).records if passes(record))
-    return Found(kept[window], len(kept))
+    kept = [one for one in ask(*base, *exact).records if not tests or passes(one)]
+    return Found((tuple(kept) if is_by_index else _sorted(mlflow, kept, orders))[window], len(kept))
+
+
+def _reach(clause: Clause) -> Condition:
+    """Return what holds for each run of which some point of the metric fits: its latest is one of them."""
+    value: Any = clause.value
+    lowest, highest = MetricField(clause.key, Statistic.MIN), MetricField(clause.key, Statistic.MAX)
+    match clause.operator:
+        case ">" | ">=":
+            return Compare(highest, clause.operator, value)
+        case "<" | "<=":
+            return Compare(lowest, clause.operator, value)
+        case "=":
+            return All((Compare(lowest, "<=", value), Compare(highest, ">=", value)))
+    return HasValue(MetricField(clause.key, Statistic.COUNT))
 
 
 def _metric_test(clause: Clause) -> Test:
@@ -161,6 +186,8 @@ def _sorted(mlflow: Mlflow, records: list[RunRecord], orders: Sequence[filters.O
         present = [one for one, is_there in zip(valued, is_number, strict=True) if is_there]
         rest = [one for one, is_there in zip(valued, is_number, strict=True) if not is_there]
         present.sort(key=lambda one: one[0], reverse=order.is_descending)
+        if order.entity == "param":
+            present.sort(key=lambda one: one[0][0])  # numbers before texts either way, as the index has them
         rest.sort(key=lambda one: one[0] is None)
         found = [(record, seen) for _value, record, seen in (*present, *rest)]
     return tuple(record for record, _seen in found)
@@ -199,6 +226,12 @@ def _translated(clause: Clause) -> tuple[Condition, Test | None]:
                 return HasValue(field), lambda seen, _of: filters.holds(
                     clause, plain_params(seen.params).get(clause.key)
                 )
+            # MLflow compares texts: '1' is not '1.0', which as numbers are the same.
+            values = value if isinstance(value, tuple) else (value,)
+            is_number = any(len(_forms(field, text)) > 1 for text in values if text is not None)
+            if is_number and clause.operator in ("=", "!="):
+                wanted = _text(field, clause) if clause.operator == "=" else HasValue(field)
+                return wanted, lambda seen, _of: filters.holds(clause, plain_params(seen.params).get(clause.key))
             return _text(field, clause), None
         case "dataset":
             if clause.key not in _DATASET_KEYS:

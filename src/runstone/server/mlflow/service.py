@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,12 +22,14 @@ from runstone.runlog.reader import JournalState, read_events, read_journal
 from runstone.server.errors import ApiError
 from runstone.server.jsons import dumps
 from runstone.server.mlflow.asking import Fields
-from runstone.server.mlflow.errors import MlflowError, missing
+from runstone.server.mlflow.errors import MlflowError, invalid, missing
 from runstone.server.mlflow.experiments import Experiment, Experiments
 from runstone.server.mlflow.logged import LoggedModels
 from runstone.server.mlflow.loose import Loose
+from runstone.server.mlflow.parts import Uploads
 from runstone.server.mlflow.registry import Registry
 from runstone.server.mlflow.shown import ShownRuns
+from runstone.server.mlflow.taken import Taken
 from runstone.server.mlflow.values import INPUTS, OUTPUTS, Metric, Seen, seen_record, seen_run
 from runstone.server.mlflow.writers import UNORDERED, Writers
 from runstone.server.roles import Principal, Role
@@ -36,6 +40,7 @@ from runstone.workspace import Workspace
 FOLDER = "mlflow"
 _MOST_PROJECTS = 100_000
 _MOST_LISTED = 256
+_MOST_LATEST = 4_096
 _IN_FILES = (INPUTS, OUTPUTS, UNORDERED)
 """Tags that say that the files of a run tell what the index does not."""
 
@@ -45,6 +50,9 @@ class Mlflow:
 
     Args:
         state: What all requests to the server share.
+
+    Attributes:
+        key: Makes the tickets of downloads; other than those of uploads they end with the server.
     """
 
     def __init__(self, state: State) -> None:
@@ -56,7 +64,11 @@ class Mlflow:
         self.models = LoggedModels(self.folder)
         self.registry = Registry(state.workspace, self.folder)
         self.loose = Loose(self.folder, state.workspace, self.writers)
+        self.uploads = Uploads(self.folder / "uploads")
+        self.key = secrets.token_bytes(32)
+        self.taken = Taken()
         self._shown = ShownRuns()
+        self._latest: OrderedDict[str, tuple[bytes, Mapping[str, Metric]]] = OrderedDict()
         self._listed: OrderedDict[tuple[Path, str], tuple[Any, dict[str, FileEntry]]] = OrderedDict()
         self._listed_lock = threading.Lock()
 
@@ -80,6 +92,7 @@ class Mlflow:
         """
         found = self.experiments.find(experiment_id)
         if found is None:
+            check_experiment_id(experiment_id)
             self.projects()
             found = self.experiments.get(experiment_id)
         if not principal.may(Role.VIEWER, found.project):
@@ -120,7 +133,7 @@ class Mlflow:
         """Add what only the files of a run tell, where its tags say that there is such."""
         if INPUTS in found.tags or OUTPUTS in found.tags:
             found.inputs, found.outputs = links_of(folder)
-        if UNORDERED in found.tags:
+        if UNORDERED in found.tags and not found.latest:
             info = info or RunInfo(folder)
             found.latest = {name: latest for name in info.metrics if (latest := _latest(info, name)) is not None}
 
@@ -165,8 +178,16 @@ class Mlflow:
 
     def completed(self, record: RunRecord) -> Seen:
         """Return a run that the index found, with what only its files tell."""
-        found = seen_record(record)
+        found, figures = seen_record(record), record.metrics.data
+        kept = self._latest.get(record.id)
+        if kept is not None and kept[0] == figures:
+            found.latest = kept[1]
         self.complete(found, self.workspace.path / "runs" / record.folder)
+        if found.latest:
+            with self._listed_lock:
+                self._latest[record.id] = (figures, found.latest)
+                while len(self._latest) > _MOST_LATEST:
+                    self._latest.popitem(last=False)
         return found
 
 
@@ -198,6 +219,16 @@ class Call:
 
 
 Handler = Callable[[Call], dict[str, Any] | Response]
+
+
+def check_experiment_id(experiment_id: str) -> None:
+    """Refuse what is no id of an experiment.
+
+    Raises:
+        MlflowError: it is no integer.
+    """
+    if re.fullmatch(r"-?[0-9]+", experiment_id) is None:
+        raise invalid(f"Invalid experiment ID '{experiment_id:.80}'. Experiment ID must be a valid integer.")
 
 
 def check_role(principal: Principal, role: Role, project: str | None = None) -> None:

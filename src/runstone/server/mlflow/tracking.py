@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
@@ -16,9 +19,9 @@ from runstone.runinfo import RunInfo
 from runstone.server.jsons import dumps
 from runstone.server.mlflow.asking import LARGEST_INT, Fields, paged, token_of
 from runstone.server.mlflow.errors import MlflowError, invalid, missing
-from runstone.server.mlflow.experiments import GRAMMAR, Experiment
+from runstone.server.mlflow.experiments import GRAMMAR, MOST_NAME, Experiment
 from runstone.server.mlflow.searching import search_runs
-from runstone.server.mlflow.service import Call, input_key, links_of, points_of
+from runstone.server.mlflow.service import Call, check_experiment_id, input_key, links_of, points_of
 from runstone.server.mlflow.values import (
     END_TIME,
     HIDDEN,
@@ -47,7 +50,10 @@ _MOST_INTERVAL = 2_500
 _MOST_OF_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 _MOST_IN_ALL = 1000
 _MOST_TAG, _MOST_PARAM, _MOST_EXPERIMENT_TAG = 8_000, 6_000, 20_000
+_MOST_INPUT_KEY = 255
 _VIEWS = ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")
+_RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
+_OF_HISTORY = frozenset({"run_id", "artifact_path", "flavors", "utc_time_created"})
 _HISTORY_TAG = "mlflow.log-model.history"
 _LAST_MS = 253_402_300_800_000
 
@@ -59,12 +65,15 @@ def create_experiment(call: Call) -> Answer:
     """POST experiments/create."""
     fields = call.fields
     name, location, tags = fields.required("name"), fields.text("artifact_location"), fields.tags()
-    if any(sign in location for sign in "#?") or ".." in location.split("/"):
-        raise invalid(f"Invalid artifact location {location!r:.200}: it cannot have '..', a query or a fragment")
+    is_elsewhere = urlsplit(location).scheme not in ("", "file", "mlflow-artifacts")
+    if "#" in location or (not is_elsewhere and ("?" in location or ".." in location.split("/"))):
+        raise invalid(f"Invalid artifact location {location!r:.200}: no fragment, and no query or '..' here")
     if not call.principal.may(Role.CONTRIBUTOR, name):
         raise MlflowError("PERMISSION_DENIED", f"this needs the role 'contributor' in the project {name!r:.80}")
     call.mlflow.projects()
     _check_experiment_tags(tags)
+    if location and not location.startswith("/") and not urlsplit(location).scheme:
+        location = str(Path.cwd() / location)  # as MLflow's servers do, so that it means one place
     return {"experiment_id": call.mlflow.experiments.create(name, tags, location).id}
 
 
@@ -112,15 +121,19 @@ def _sortable(value: Any) -> tuple[int, Any]:
 
 def update_experiment(call: Call) -> Answer:
     """POST experiments/update."""
-    one, name = call.experiment(Role.CONTRIBUTOR), call.fields.text("new_name")
+    one, name = call.experiment(Role.CONTRIBUTOR), call.fields.required("new_name")
     _check_active(one)
-    if name:
-        try:
-            check_name(name, "experiment")
-        except InvalidName as error:
-            raise invalid(f"Invalid experiment name: {error}") from None
-        call.mlflow.projects()
+    try:
+        check_name(name, "experiment")
+    except InvalidName as error:
+        raise invalid(f"Invalid experiment name: {error}") from None
+    if len(name) > MOST_NAME:
+        raise invalid(f"'name' exceeds the maximum length of {MOST_NAME} characters")
+    call.mlflow.projects()
+    try:
         call.mlflow.experiments.change(one.id, name=name)
+    except MlflowError as error:
+        raise MlflowError("BAD_REQUEST", error.message) from None
     return {}
 
 
@@ -161,7 +174,7 @@ def set_experiment_tag(call: Call) -> Answer:
 
 def delete_experiment_tag(call: Call) -> Answer:
     """POST experiments/delete-experiment-tag."""
-    one, key = call.experiment(Role.CONTRIBUTOR), call.fields.key()
+    one, key = call.experiment(Role.CONTRIBUTOR), call.fields.required("key")
     _check_active(one)
     if key not in one.tags:
         raise missing(f"No tag with name: {key} in experiment with id {one.id}")
@@ -338,8 +351,10 @@ def set_tag(call: Call) -> Answer:
 
 def delete_tag(call: Call) -> Answer:
     """POST runs/delete-tag."""
-    folder, key = call.run(Role.CONTRIBUTOR), call.fields.key()
+    folder, key = call.run(Role.CONTRIBUTOR), call.fields.required("key")
     with call.mlflow.writers.writing(folder) as writer:
+        if key == NAME_TAG:
+            return {}  # a run has a name for as long as there is the run
         if key not in writer.journal.tags or key.startswith(HIDDEN):
             raise missing(f"No tag with name: {key} in run with id {folder.name}")
         writer.set_tags({}, [key])
@@ -350,7 +365,7 @@ def delete_tag(call: Call) -> Answer:
 
 def log_batch(call: Call) -> Answer:
     """POST runs/log-batch: all that is sent is checked before any of it is kept."""
-    fields, folder = call.fields, call.run(Role.CONTRIBUTOR)
+    fields, folder = call.fields, _run_by_id(call)
     told = {name: len(fields.dicts(name)) for name in _MOST_OF_BATCH}
     for name, most in _MOST_OF_BATCH.items():
         if told[name] > most:
@@ -374,10 +389,19 @@ def log_batch(call: Call) -> Answer:
     return {}
 
 
+def _run_by_id(call: Call) -> Path:
+    """Return the folder of the run; what cannot be an id is wrong here, where elsewhere it is one that is not there."""
+    run_id = call.fields.run_id()
+    if _RUN_ID.fullmatch(run_id) is None:
+        raise invalid(f"Invalid run ID: '{run_id:.80}'")
+    return call.run(Role.CONTRIBUTOR)
+
+
 def _batch_of_metrics(fields: Fields) -> tuple[list[Metric], list[tuple[Fields, Metric]]]:
     """Return the points of a batch; and those of them that name a logged model, with what is said of each."""
     found, of_models = [], []
     names: set[str] = set()
+    new = tuple.__new__
     for number, one in enumerate(fields.dicts("metrics")):
         key, value, at_ms, step = one.get("key"), one.get("value"), one.get("timestamp"), one.get("step", 0)
         # A batch holds few names, many times each, and most often plain numbers: what needs no look is not looked at.
@@ -390,7 +414,7 @@ def _batch_of_metrics(fields: Fields) -> tuple[list[Metric], list[tuple[Fields, 
             and -LARGEST_INT <= step < LARGEST_INT
             and "model_id" not in one
         ):
-            found.append(Metric(key, value, at_ms, step))
+            found.append(new(Metric, (key, value, at_ms, step)))  # what the class does, without its own look
             continue
         told = Fields(one, f"metrics[{number}].")
         metric = _metric(told)
@@ -446,7 +470,7 @@ def _rename(writer: Writer, name: str) -> None:
 
 def log_inputs(call: Call) -> Answer:
     """POST runs/log-inputs."""
-    folder = call.run(Role.CONTRIBUTOR)
+    folder = _run_by_id(call)
     told: list[Answer] = []
     for one in call.fields.objects("datasets"):
         dataset = one.object("dataset")
@@ -456,7 +480,9 @@ def log_inputs(call: Call) -> Answer:
                 raise invalid(f"'dataset.{name}' exceeds the maximum length of {most} characters")
         shown |= {"source_type": dataset.required("source_type"), "source": dataset.required("source")}
         shown |= {name: dataset.text(name) for name in ("schema", "profile") if dataset.has(name)}
-        tags = [{"key": key, "value": value} for key, value in one.tags().items()]
+        tags = [{"key": tag.required("key"), "value": tag.text("value")} for tag in one.objects("tags")]
+        if any(len(tag["key"]) > _MOST_INPUT_KEY for tag in tags):
+            raise invalid(f"'tags.key' of a dataset exceeds the maximum length of {_MOST_INPUT_KEY} characters")
         told.append({"dataset_input": {"tags": tags, "dataset": shown} if tags else {"dataset": shown}})
     told += [{"model_input": {"model_id": one.required("model_id")}} for one in call.fields.objects("models")]
     with call.mlflow.writers.writing(folder) as writer:
@@ -512,7 +538,7 @@ def log_model_history(call: Call) -> Answer:
         told = json.loads(text)
     except (ValueError, RecursionError):
         raise invalid(f"Malformed model info. Model JSON: {text!r:.200}") from None
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or not told.keys() >= _OF_HISTORY:
         raise invalid(f"Malformed model info. Model JSON: {text!r:.200}")
     with call.mlflow.writers.writing(folder) as writer:
         try:
@@ -531,6 +557,7 @@ def search(call: Call) -> Response:
     for experiment_id in fields.texts("experiment_ids"):
         one = call.mlflow.experiments.find(experiment_id)
         if one is None:
+            check_experiment_id(experiment_id)
             call.mlflow.projects()
             one = call.mlflow.experiments.find(experiment_id)
         if one is not None and call.principal.may(Role.VIEWER, one.project):
@@ -559,8 +586,8 @@ def metric_history(call: Call) -> Answer:
     fields = call.fields
     folder, key = call.run(), fields.required("metric_key")
     found = points_of(RunInfo(folder), key)
-    most = fields.integer("max_results", 0) or len(found) or 1
-    if most < 0:
+    most = fields.integer("max_results", len(found) or 1)
+    if most < 1:
         raise fields.wrong("max_results", most)
     offset = fields.offset()
     answer = paged("metrics", found, offset, most)

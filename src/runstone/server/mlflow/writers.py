@@ -26,7 +26,7 @@ from runstone.values import JSON
 from runstone.workspace import Workspace, attempt_to_join
 
 UNORDERED = HIDDEN + "unordered"
-"""Tag of a run with a metric whose steps went back, so that its last value is not that of its highest step."""
+"""Tag of a run with a metric whose steps or times went back, so that its last point is not its latest to MLflow."""
 _MOST_OPEN = 64
 _RESTS_S = 300.0
 _REMEMBERED = 4_096
@@ -115,12 +115,12 @@ class Writer:
             recent.add(point)
             if len(recent) > _REMEMBERED:
                 self._seen = recent, before = set(), recent
-            rank = highest.get(key)
-            if rank is None or step > rank[0] or one.rank >= rank:
-                highest[key] = (step, at_ms / 1000, value if value == value else 0.0)
+            rank, at_s = highest.get(key), at_ms / 1000
+            if rank is None or (at_s >= rank[1] and (step > rank[0] or one.rank >= rank)):
+                highest[key] = (step, at_s, value if value == value else 0.0)
             elif UNORDERED not in self._journal.tags:
                 self.set_tags({UNORDERED: "1"})  # its last point is not the one that MLflow takes for the latest
-            self._wall_s = at_ms / 1000
+            self._wall_s = at_s
             log({key: value}, step)
 
     def _ranks(self) -> dict[str, tuple[int, float, float]]:

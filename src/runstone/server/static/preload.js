@@ -20,6 +20,7 @@
     "chart/toolbar.js",
     "chart/tooltip.js",
     "chart/zoom.js",
+    "core/taking.js",
     "pages/runs.js",
     "pages/runs_table.js",
     "table/actions.js",

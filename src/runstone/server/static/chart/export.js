@@ -1,8 +1,9 @@
 /** A chart as something to take along: picture, table, or the Python that makes it again. */
 
-import { exact, csvCell } from "../core/format.js";
+import { exact } from "../core/format.js";
 import { h } from "../core/h.js";
 import { copyText, dialog, saveFile } from "../core/notice.js";
+import { ground, HEAD, saveRows } from "../core/taking.js";
 
 /** @typedef {import("./series.js").Line} Line */
 
@@ -14,28 +15,21 @@ import { copyText, dialog, saveFile } from "../core/notice.js";
  * @param {Element} styled  where the colours of the theme are read
  */
 export function savePng(picture, title, lines, styled) {
-  const style = getComputedStyle(styled);
   const ratio = devicePixelRatio || 1;
-  const width = picture.width / ratio;
+  const [width, tall] = [picture.width / ratio, picture.height / ratio];
   const legend = lines.slice(0, 30);
   const columns = Math.max(1, Math.floor(width / 190));
-  const height = picture.height / ratio + 34 + Math.ceil(legend.length / columns) * 18 + 8;
-  const sheet = h("canvas", { width: width * ratio, height: height * ratio });
-  const g = sheet.getContext("2d");
-  g.scale(ratio, ratio);
-  g.fillStyle = style.getPropertyValue("--surface");
-  g.fillRect(0, 0, width, height);
-  g.fillStyle = style.getPropertyValue("--text");
-  g.font = "600 14px system-ui, sans-serif";
-  g.fillText(title, 10, 22);
-  g.drawImage(picture, 0, 30, width, picture.height / ratio);
+  const height = tall + HEAD + Math.ceil(legend.length / columns) * 18 + 8;
+  const { sheet, g } = ground(width, height, ratio, styled, title);
+  const ink = g.fillStyle;
+  g.drawImage(picture, 0, HEAD, width, tall);
   g.font = "12px system-ui, sans-serif";
   legend.forEach((line, i) => {
     const x = 12 + (i % columns) * (width / columns);
-    const y = 30 + picture.height / ratio + 14 + Math.floor(i / columns) * 18;
+    const y = tall + HEAD + 14 + Math.floor(i / columns) * 18;
     g.fillStyle = line.colour;
     g.fillRect(x, y - 4, 14, 3);
-    g.fillStyle = style.getPropertyValue("--text");
+    g.fillStyle = ink;
     g.fillText(line.label, x + 20, y + 2, width / columns - 30);
   });
   sheet.toBlob((/** @type {Blob | null} */ blob) => blob && saveFile(blob, `${title}.png`));
@@ -45,15 +39,16 @@ export function savePng(picture, title, lines, styled) {
 export function saveCsv(title, xName, lines) {
   const isBand = lines.some(({ points }) => points.low);
   const isSmooth = lines.some(({ points }) => points.smooth);
-  const rows = [["run", "name", xName, "value", ...(isBand ? ["min", "max", "points"] : []), ...(isSmooth ? ["smoothed"] : [])].join(",")];
+  /** @type {any[][]} */
+  const rows = [["run", "name", xName, "value", ...(isBand ? ["min", "max", "points"] : []), ...(isSmooth ? ["smoothed"] : [])]];
   for (const { run, label, points } of lines) {
     for (let i = 0; i < points.x.length; i++) {
       rows.push([run, label, points.x[i], exact(points.y[i]),
         ...(isBand ? [points.low ? exact(points.low[i]) : "", points.high ? exact(points.high[i]) : "", points.n ? points.n[i] : 1] : []),
-        ...(isSmooth ? [points.smooth ? exact(points.smooth[i]) : ""] : [])].map(csvCell).join(","));
+        ...(isSmooth ? [points.smooth ? exact(points.smooth[i]) : ""] : [])]);
     }
   }
-  saveFile(new Blob([rows.join("\r\n"), "\r\n"], { type: "text/csv" }), `${title}.csv`);
+  saveRows(title, rows);
 }
 
 /**

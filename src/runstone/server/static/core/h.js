@@ -123,3 +123,8 @@ export function icon(name) {
 export function iconButton(name, label, onclick, props = {}) {
   return h("button.icon-button", { type: "button", "aria-label": label, title: label, onclick, ...props }, icon(name));
 }
+
+/** Do something once what is there now has been painted: whoever waits for it sees it before. @param {() => void} action */
+export function afterPaint(action) {
+  requestAnimationFrame(() => setTimeout(action));
+}

@@ -2,7 +2,7 @@
 
 import { get, part, send } from "../core/api.js";
 import { bytes, count, duration, moment, numeric, plain, short } from "../core/format.js";
-import { fill, h, icon } from "../core/h.js";
+import { afterPaint, fill, h, icon } from "../core/h.js";
 import { onChanges } from "../core/live.js";
 import { confirm, copyText, prompt } from "../core/notice.js";
 import { store } from "../core/state.js";
@@ -65,7 +65,9 @@ export async function openSweep({ main, signal, info }) {
   const onOpen = (/** @type {{id: string}} */ item) => store.open(store.href({ page: "run", run: item.id }, { fresh: true }));
   const lines = parallel({ signal, onOpen, python: () => sweepPython(sweep.id, "parallel", { metric: metric() }), onBrush: (ids) => {
     const inside = ids && new Set(ids);
-    choose(inside && new Set(items.filter((item) => inside.has(item.id)).map((item) => item.values.trial)));
+    chosen = inside && new Set(items.filter((item) => inside.has(item.id)).map((item) => item.values.trial));
+    rows.choose(chosen);
+    afterPaint(filterCards); // the lines and the table are seen before figures take their time
   } });
   const rows = trialsTable({ signal, onClear: () => lines.clear() });
 
@@ -132,7 +134,11 @@ export async function openSweep({ main, signal, info }) {
   function choose(next) {
     chosen = next;
     rows.choose(next);
-    for (const card of cards) card.filter(next);
+    filterCards();
+  }
+
+  function filterCards() {
+    for (const card of cards) card.filter(chosen);
   }
 
   function drawHead() {

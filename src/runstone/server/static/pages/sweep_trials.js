@@ -1,13 +1,14 @@
 /** The trials of a sweep: sorted by a click, filtered by words and by what is chosen in the parallel coordinates. */
 
-import { csvCell, duration, moment, numeric, plain, short } from "../core/format.js";
-import { fill, h, icon } from "../core/h.js";
-import { saveFile } from "../core/notice.js";
+import { duration, moment, numeric, plain, short } from "../core/format.js";
+import { afterPaint, fill, h, icon } from "../core/h.js";
 import { byName } from "../core/pattern.js";
+import { saveRows } from "../core/taking.js";
 import { hover } from "../chart/hover.js";
 import { badge, runLink } from "./areas.js";
 
 const STEP = 100; // rows at a time
+const SOON = 25; // of them, those that are made before anything is painted, where somebody waits for an answer of the hand
 
 /** @typedef {{name: string, number: boolean, of: (i: number) => any, show?: (value: any, i: number) => import("../core/h.js").Child}} Column */
 
@@ -27,7 +28,7 @@ export function trialsTable({ signal, onClear }) {
   let chosen = null;
   const told = h("span.faint", { role: "status" });
   const place = h("div");
-  const search = h("input", { type: "search", placeholder: "Filter by words", "aria-label": "Filter trials", oninput: draw });
+  const search = h("input", { type: "search", placeholder: "Filter by words", "aria-label": "Filter trials", oninput: () => draw() });
   const element = h("div", null, h("div.part", null, search, told, h("span.spacer"), h("button", { type: "button", onclick: save }, icon("download"), "CSV")), place);
   hover.watch(({ run }) => {
     for (const row of place.querySelectorAll("tr[data-run]")) row.classList.toggle("hovered", row.dataset.run === run);
@@ -47,27 +48,32 @@ export function trialsTable({ signal, onClear }) {
     }) : rows;
   }
 
-  function draw() {
+  const rowOf = (/** @type {number} */ i) => h("tr", {
+    data: { run: trials.run_id[i], trial: trials.number[i] }, class: trials.rank[i] === 1 || front.has(trials.number[i]) ? "best" : "",
+    onpointerenter: () => hover.set({ run: trials.run_id[i] }), onpointerleave: () => hover.set({ run: "" }),
+  }, columns.map((column, k) => {
+    const value = column.of(i);
+    const shown = column.show ? column.show(value, i) : column.number && typeof value === "number" ? short(value, 5) : plain(value);
+    return k ? h("td", { class: column.number ? "number" : "", title: typeof value === "number" ? String(value) : "" }, shown) : h("th", { scope: "row" }, shown);
+  }));
+
+  /** @param {number} [soon]  how many rows at once; the others follow when these are seen */
+  function draw(soon = most) {
     const rows = found();
     told.replaceChildren(rows.length === trials.number.length ? `${rows.length} trials` : `${rows.length} of ${trials.number.length} trials`);
     if (chosen) told.append(" · ", h("button.link", { type: "button", onclick: onClear }, "Show all"));
+    const body = h("tbody", null, rows.slice(0, soon).map(rowOf));
     fill(place, h("div.tile.scroll.trials", null, h("table.plain", { "aria-label": "Trials" },
       h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col", class: column.number ? "number" : "", "aria-sort": column.name !== sorted ? "none" : turned ? "descending" : "ascending" },
         h("button.link", { type: "button", onclick: () => { turned = column.name === sorted && !turned; sorted = column.name; draw(); } }, column.name, column.name === sorted && (turned ? " ↓" : " ↑")))))),
-      h("tbody", null, rows.slice(0, most).map((/** @type {number} */ i) => h("tr", {
-        data: { run: trials.run_id[i], trial: trials.number[i] }, class: trials.rank[i] === 1 || front.has(trials.number[i]) ? "best" : "",
-        onpointerenter: () => hover.set({ run: trials.run_id[i] }), onpointerleave: () => hover.set({ run: "" }),
-      }, columns.map((column, k) => {
-        const value = column.of(i);
-        const shown = column.show ? column.show(value, i) : column.number && typeof value === "number" ? short(value, 5) : plain(value);
-        return k ? h("td", { class: column.number ? "number" : "", title: typeof value === "number" ? String(value) : "" }, shown) : h("th", { scope: "row" }, shown);
-      })))))),
+      body)),
     rows.length > most && h("p.part", null, h("button", { type: "button", onclick: () => { most += 5 * STEP; draw(); } }, `Show more (${rows.length - most})`)));
+    if (soon < most) afterPaint(() => body.isConnected && body.append(...rows.slice(soon, most).map(rowOf)));
   }
 
   function save() {
     const lines = [columns.map((column) => column.name), ...found().map((/** @type {number} */ i) => columns.map((column) => column.of(i)))];
-    saveFile(new Blob([lines.map((line) => line.map(csvCell).join(",")).join("\r\n")], { type: "text/csv" }), "trials.csv");
+    saveRows("trials", lines);
   }
 
   return {
@@ -97,7 +103,7 @@ export function trialsTable({ signal, onClear }) {
     choose(numbers) {
       chosen = numbers;
       most = STEP;
-      draw();
+      draw(SOON);
     },
   };
 }

@@ -1,8 +1,8 @@
 /** What one may do with any figure: look at it large, take it along as a picture, as numbers, as Python, read it as a table. */
 
-import { csvCell } from "../core/format.js";
 import { h, icon, iconButton } from "../core/h.js";
 import { copyText, dialog, menu, saveFile } from "../core/notice.js";
+import { ground, HEAD, saveRows } from "../core/taking.js";
 
 const TABLE_ROWS = 2000;
 const SCALE = 2; // of pictures: sharp on paper, too
@@ -42,7 +42,7 @@ export function takeItems({ title, numbers, python, picture, vector }) {
 
 /** @param {string} title @param {{heads: string[], rows: any[][]}} numbers */
 function saveNumbers(title, { heads, rows }) {
-  saveFile(new Blob([[heads, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n"), "\r\n"], { type: "text/csv" }), `${title}.csv`);
+  saveRows(title, [heads, ...rows]);
 }
 
 /** For whoever cannot see shapes. @param {string} title @param {{heads: string[], rows: any[][]}} numbers */
@@ -74,9 +74,9 @@ export function enlarge(title, element) {
 /** A canvas on the ground of the page, below its title. @param {HTMLCanvasElement} canvas @param {string} title @returns {Promise<Blob | null>} */
 export function canvasPicture(canvas, title) {
   const ratio = devicePixelRatio || 1;
-  const [width, height, head] = [canvas.width / ratio, canvas.height / ratio, 34];
-  const { sheet, g } = ground(width, height + head, ratio, canvas, title);
-  g.drawImage(canvas, 0, head, width, height);
+  const [width, height] = [canvas.width / ratio, canvas.height / ratio];
+  const { sheet, g } = ground(width, height + HEAD, ratio, canvas, title);
+  g.drawImage(canvas, 0, HEAD, width, height);
   return new Promise((done) => sheet.toBlob(done));
 }
 
@@ -98,25 +98,10 @@ export function svgText(drawing) {
 /** @param {SVGSVGElement} drawing @param {string} title @returns {Promise<Blob | null>} */
 export async function svgPicture(drawing, title) {
   const { width, height } = drawing.getBoundingClientRect();
-  const head = 34;
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgText(drawing))}`;
   await image.decode();
-  const { sheet, g } = ground(width, height + head, SCALE, drawing, title);
-  g.drawImage(image, 0, head, width, height);
+  const { sheet, g } = ground(width, height + HEAD, SCALE, drawing, title);
+  g.drawImage(image, 0, HEAD, width, height);
   return new Promise((done) => sheet.toBlob(done));
-}
-
-/** @param {number} width @param {number} height @param {number} ratio @param {Element} styled @param {string} title */
-function ground(width, height, ratio, styled, title) {
-  const style = getComputedStyle(styled);
-  const sheet = h("canvas", { width: Math.round(width * ratio), height: Math.round(height * ratio) });
-  const g = sheet.getContext("2d");
-  g.scale(ratio, ratio);
-  g.fillStyle = style.getPropertyValue("--surface");
-  g.fillRect(0, 0, width, height);
-  g.fillStyle = style.getPropertyValue("--text");
-  g.font = "600 14px system-ui, sans-serif";
-  g.fillText(title, 10, 22, width - 20);
-  return { sheet, g };
 }

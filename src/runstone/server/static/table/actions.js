@@ -1,9 +1,10 @@
 /** What is done to runs, one or many: each says what it did, and how to undo it. */
 
 import { ApiError, get, part, send } from "../core/api.js";
-import { count, csvCell, numeric } from "../core/format.js";
+import { count, numeric } from "../core/format.js";
 import { h } from "../core/h.js";
-import { confirm, dialog, prompt, saveFile, toast } from "../core/notice.js";
+import { confirm, dialog, prompt, toast } from "../core/notice.js";
+import { saveRows } from "../core/taking.js";
 
 const CSV_ROWS = 5000; // a question
 
@@ -109,15 +110,16 @@ export async function stop(id, name) {
  * @param {string[]} fields
  */
 export async function exportCsv(question, fields) {
-  const lines = [["id", "name", ...fields].map(csvCell).join(",")];
+  /** @type {any[][]} */
+  const rows = [["id", "name", ...fields]];
   try {
     for (let offset = 0; ; offset += CSV_ROWS) {
       const { filter, order_by, deleted, archived } = question;
       const answer = await get("runs", { filter, order_by, deleted, archived, columns: fields, offset, limit: CSV_ROWS });
-      answer.ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => lines.push([id, ...["name", ...fields].map((field) => numeric(answer.columns[field]?.[i]))].map(csvCell).join(",")));
+      answer.ids.forEach((/** @type {string} */ id, /** @type {number} */ i) => rows.push([id, ...["name", ...fields].map((field) => numeric(answer.columns[field]?.[i]))]));
       if (offset + answer.ids.length >= answer.total || !answer.ids.length) break;
     }
-    saveFile(new Blob([lines.join("\r\n"), "\r\n"], { type: "text/csv" }), "runs.csv");
+    saveRows("runs", rows);
   } catch (error) {
     tell(error);
   }

@@ -1,16 +1,11 @@
-"""Models, versions and events as JSON."""
+"""What stands of models and their versions as plain values, for the command line and the server alike."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runstone.models.history import ModelState, ModelVersion
-
-if TYPE_CHECKING:
-    from runstone.ledger import LedgerEvent
-    from runstone.models import Manifest
 
 
 def state_as_dict(state: ModelState) -> dict[str, Any]:
@@ -32,7 +27,6 @@ def state_as_dict(state: ModelState) -> dict[str, Any]:
 
 def version_as_dict(version: ModelVersion) -> dict[str, Any]:
     """Return what stands of a version."""
-    approval = version.approval
     return {
         "model": version.model,
         "version": str(version.version),
@@ -42,7 +36,7 @@ def version_as_dict(version: ModelVersion) -> dict[str, Any]:
         "registered_at": version.registered_at,
         "proposal": dict(version.proposal),
         "reason": version.override_reason,
-        "approval": {"state": approval.state, "by": approval.by, "at": approval.at, "reason": approval.reason},
+        "approval": dataclasses.asdict(version.approval),
         "stage": version.stage,
         "stage_since": version.stage_since,
         "aliases": list(version.aliases),
@@ -52,22 +46,4 @@ def version_as_dict(version: ModelVersion) -> dict[str, Any]:
         "deployments": [dataclasses.asdict(one) for one in version.deployments],
         "incidents": [dataclasses.asdict(one) for one in version.incidents],
         "profile": version.profile_hash,
-    }
-
-
-def manifest_as_dict(manifest: Manifest) -> dict[str, Any]:
-    """Return what a version consists of."""
-    content: dict[str, Any] = json.loads(manifest.to_bytes())
-    return content
-
-
-def event_as_dict(event: LedgerEvent) -> dict[str, Any]:
-    """Return an event as it was written."""
-    return {
-        "seq": event.seq,
-        "event": event.kind,
-        "at": event.at,
-        "by": dict(event.by),
-        **event.fields,
-        "hash": event.hash,
     }
