@@ -219,7 +219,7 @@ def test_the_command_line_tells_the_whole_story(workspace: Workspace, tmp_path: 
     assert "ok  tumours@1.0.0" in call("check", f"{NAME}@production", "--data", str(tmp_path / "fine.parquet"))
     page = tmp_path / "report.html"
     told = call("check", f"{NAME}@production", "--data", str(tmp_path / "batch.csv"), "--html", str(page), code=1)
-    assert "incident tumours#1 (drift) opened" in told
+    assert "incident tumours#1 of 1.0.0 (drift) opened" in told
     assert page.read_text().startswith("<!doctype html>")
     raw = json.loads(
         call("check", f"{NAME}@production", "--data", str(tmp_path / "batch.csv"), "--json", "--dry-run", code=1)

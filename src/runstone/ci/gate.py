@@ -8,7 +8,8 @@ from pathlib import Path
 
 from runstone.ci.sides import commit_of, find_side, quoted
 from runstone.errors import InvalidConfig, NotFound, RunNotFound, RunstoneError
-from runstone.models.gates import Check, Gate, gain_bound, read_gates
+from runstone.models.better import Check, Side, better_words, check_better
+from runstone.models.gates import Gate, read_gates
 from runstone.models.proof import over_seeds
 from runstone.runinfo import RunInfo
 from runstone.workspace import Workspace
@@ -106,36 +107,23 @@ def _better(workspace: Workspace, run: RunInfo, gate: Gate, checkout: Path | Non
     """Compare means over seeds, as for versions; only runs of the same commit are repetitions of one another."""
     options = gate.options
     metric, wanted = options["metric"], str(options["version"])
-    margin, confidence = float(options.get("margin", 0.0)), options.get("confidence")
-    sure = f" with {confidence:.0%} confidence" if confidence else ""
-    words = f"{metric} is better than that of {wanted}{f' by {margin:.12g}' if margin else ''}{sure}"
+    words = better_words(options, wanted)
     try:
         other = _other(workspace, wanted, run, checkout)
     except RunstoneError as error:
         return Check(words, False, str(error))
-    sign = 1.0 if options["goal"] == "maximize" else -1.0
     # Where nothing tells one's recipe from the other's, their repetitions cannot be told apart either.
     are_alike = commit_of(run) == commit_of(other) and len(over_seeds(run, math.nan, [other], metric)) > 1
-    found: list[list[float]] = []
+    sides = []
     for one in (run, other):
+        values: list[float] = []
         summary = one.metrics.get(metric)
-        if summary is None:
-            return Check(words, False, f"the run {one.name} has no metric {metric!r}")
-        project = workspace.runs(f"project = {quoted(one.project)}")
-        alike = [] if are_alike else [each for each in project if commit_of(each) == commit_of(one)]
-        values = [sign * value for value in over_seeds(one, float(summary.last), alike, metric)]
-        if not all(map(math.isfinite, values)):
-            return Check(words, False, f"{metric} of {one.name} is not always a finite number")
-        found.append(values)
-    ours, theirs = found
-    gain = math.fsum(ours) / len(ours) - math.fsum(theirs) / len(theirs)
-    seen = f"{gain:+.6g} against {other.name} ({len(ours)} and {len(theirs)} seeds)"
-    if confidence is None:
-        return Check(words, gain > 0 if margin == 0 else gain >= margin, seen)
-    if min(len(ours), len(theirs)) < 2:
-        return Check(words, False, f"{seen}; it takes at least two seeds of both to be sure of it")
-    bound = gain_bound(ours, theirs, confidence)
-    return Check(words, bound > 0 if margin == 0 else bound >= margin, f"{seen}, and at least {bound:+.6g}{sure}")
+        if summary is not None:
+            project = workspace.runs(f"project = {quoted(one.project)}")
+            alike = [] if are_alike else [each for each in project if commit_of(each) == commit_of(one)]
+            values = over_seeds(one, float(summary.last), alike, metric)
+        sides.append(Side(one.name, f"the run {one.name}", values))
+    return check_better(words, options, *sides)
 
 
 def _other(workspace: Workspace, wanted: str, run: RunInfo, checkout: Path | None) -> RunInfo:

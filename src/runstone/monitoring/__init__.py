@@ -7,12 +7,13 @@ trained for it comes into use. Statistics come from SciPy and scikit-learn, whic
 
 from __future__ import annotations
 
+from runstone.monitoring.batches import Batch
 from runstone.monitoring.configfile import Watching, read_watching
 from runstone.monitoring.front import Outcome, check, compare
 from runstone.monitoring.incidents import actions_of
 from runstone.monitoring.profile import Column, Performance, Profile
 from runstone.monitoring.profiling import profile_rows
-from runstone.monitoring.records import Check, checks_of, read_report
+from runstone.monitoring.records import Check, checks_of, read_batch, read_report
 from runstone.monitoring.reference import NoProfile, Reference, profile_of, set_profile
 from runstone.monitoring.report import LEVELS, FeatureReport, Reason, Report, Thresholds
 from runstone.monitoring.standing import Standing, standings
@@ -20,6 +21,7 @@ from runstone.monitoring.watching import FolderWatch
 
 __all__ = [
     "LEVELS",
+    "Batch",
     "Check",
     "Column",
     "FeatureReport",
@@ -40,6 +42,7 @@ __all__ = [
     "compare",
     "profile_of",
     "profile_rows",
+    "read_batch",
     "read_report",
     "read_watching",
     "set_profile",

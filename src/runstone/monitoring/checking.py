@@ -263,11 +263,9 @@ class _Comparison:
             return
         self.classifier = tell_apart(self.before, self.after, names)
         if self.classifier is None:
-            why = (
-                "the reference keeps no rows to compare with"
-                if not self.before.sample
-                else "it takes fifty rows of both"
-            )
+            why = "it takes fifty rows of both"
+            for whose, one in (("the batch", self.after), ("the reference", self.before)):
+                why = why if one.sample else f"{whose} keeps no rows to compare with"
             self.notes.append(f"no domain classifier was trained: {why}")
             return
         found = replace(self.classifier, p=min(1.0, self.classifier.p * _CLASSIFIER))

@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from runstone.models import ModelVersion, read_manifest
 from runstone.models.operation import Incident
+from runstone.monitoring.batches import Batch
 from runstone.monitoring.checking import baseline_of, compare_profiles
 from runstone.monitoring.configfile import Watching, read_watching
 from runstone.monitoring.incidents import Started, open_incident
 from runstone.monitoring.profile import Profile
 from runstone.monitoring.profiling import profile_rows
 from runstone.monitoring.records import Check, note_check
-from runstone.monitoring.reference import Reference, joined, profile_of, profile_reference
+from runstone.monitoring.reference import NoProfile, Reference, joined, profile_of, profile_reference
 from runstone.monitoring.report import Level, Reason, Report, Thresholds
 from runstone.monitoring.tables import LOG, of_version, rows_of
 from runstone.workspace import Workspace, open_workspace
@@ -98,7 +99,7 @@ def compare(before: Any, after: Any, *, labels: str | None = None, thresholds: T
 
     Args:
         before: The reference: data as for `check`, a `Reference`, or a `Profile`.
-        after: The batch.
+        after: The batch; data, or a `Profile`, such as that of a batch that was checked (`read_batch`).
         labels: Column with the labels of the batch.
         thresholds: From when on something counts.
 
@@ -109,6 +110,8 @@ def compare(before: Any, after: Any, *, labels: str | None = None, thresholds: T
     if not isinstance(before, Profile):
         given = before if isinstance(before, Reference) else Reference(before, labels=labels)
         before = profile_reference(given, None)
+    if isinstance(after, Profile):
+        return compare_profiles(before, after, thresholds=thresholds)
     rows = rows_of(after)
     label = labels if labels is not None else before.label
     there = rows.tables[0].schema().names
@@ -134,9 +137,15 @@ def look(
 
     Args:
         keeps: Chooses the rows that count; default: of a prediction log those of the version.
-        is_labels_only: Leave features alone: only labels, predictions and performance are judged.
+        is_labels_only: Leave features alone: only labels, predictions and performance are judged. A version without a
+            profile is held against what its run logged.
     """
-    before = profile_of(workspace, version)
+    try:
+        before = profile_of(workspace, version)
+    except NoProfile:
+        if not is_labels_only:
+            raise
+        before = Profile(0, {}, ())
     rows = rows_of(data)
     first = next(rows.batches(), None)
     there = set(first.schema.names if first is not None else rows.tables[0].schema().names)
@@ -166,23 +175,35 @@ def look(
         task=task or watching.task or (before.performance.task if before.performance is not None else None),
         keeps=keeps,
     )
-    if is_labels_only:
-        before = _without(before, before.features)
-    elif ignore or watching.ignore:
-        before = _without(before, ignore if ignore is not None else watching.ignore)
+    batch = Batch(after, tuple(ignore if ignore is not None else watching.ignore), is_labels_only)
     baseline = None
     if after.performance is not None:
         metrics = read_manifest(version, workspace.blobs).metrics
         baseline = baseline_of(before, metrics, after.performance.main)
-    return compare_profiles(
+    return compare_batch(
         before,
-        after,
+        batch,
         thresholds=thresholds or watching.thresholds,
         baseline=baseline,
         data=rows.name,
         model=version.model,
         version=str(version.version),
     )
+
+
+def compare_batch(before: Profile, batch: Batch, **options: Any) -> Report:
+    """Return how a batch differs from a reference, and keep the batch with that.
+
+    Args:
+        before: The reference.
+        batch: The batch, with what is no feature of it.
+        options: As of `compare_profiles`.
+    """
+    after = batch.profile
+    if after.label is not None and after.label != before.label and after.label in before.features:
+        before = _with_label(before, after.label)  # it was taken for a feature
+    before = _without(before, before.features if batch.is_labels_only else batch.ignore)
+    return replace(compare_profiles(before, after, **options), batch=batch)
 
 
 def unreadable(version: ModelVersion, data: str, problem: str, thresholds: Thresholds) -> Report:
@@ -198,7 +219,8 @@ def act(workspace: Workspace, report: Report, watching: Watching) -> Outcome:
     before = time.time()
     incident, started = open_incident(workspace, report, watching)
     is_new = incident is not None and incident.opened_at >= before
-    kept = note_check(workspace.path, report, incident=incident.number if incident is not None else None)
+    number = incident.number if incident is not None else None
+    kept = note_check(workspace.path, report, incident=number, sample_rows=watching.sample_rows)
     return Outcome(report, kept, incident, is_new, tuple(started))
 
 

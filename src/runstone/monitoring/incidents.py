@@ -153,6 +153,7 @@ def _environment(workspace: Path, incident: Incident) -> dict[str, str]:
         "RUNSTONE_EVENT": "incident_opened",
         "RUNSTONE_EVENT_MODEL": incident.model,
         "RUNSTONE_EVENT_VERSION": incident.version,
+        "RUNSTONE_EVENT_KIND": incident.kind,
     }
 
 
@@ -191,8 +192,8 @@ def actions_of(workspace: Path, model: str, number: int) -> list[dict[str, Any]]
 def close_resolved(workspace: Path, model: Model, event: LedgerEvent) -> list[Incident]:
     """Close the incidents that a version was trained for, when it comes into use.
 
-    Into use means: into a stage that is neither the first one nor `archived`, or under an alias in place of the
-    version that has the incident.
+    Into use means: into a stage that is neither the first one nor `archived`, or under an alias that the version with
+    the incident has or had: its labels may have told of it after another took its place.
 
     Args:
         workspace: Where the runs are.
@@ -204,7 +205,8 @@ def close_resolved(workspace: Path, model: Model, event: LedgerEvent) -> list[In
     state = model.state()
     waiting = [one for one in state.incidents.values() if one.is_open and one.version != event.fields["version"]]
     if event.kind == "aliased":
-        waiting = [one for one in waiting if one.version == event.fields.get("before")]
+        held = {one.key for one in model.ever(event.fields["alias"])} if waiting else set()
+        waiting = [one for one in waiting if one.version in held]
         place = f"@{event.fields['alias']}"
     else:
         place = str(event.fields["stage"])

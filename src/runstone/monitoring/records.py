@@ -1,7 +1,8 @@
 """What checks found over time, in files of the workspace: one line each, and the whole report beside it.
 
-`monitoring/<folder of the model>/checks.jsonl` holds a line for each check; `reports/<id>.json` what it found. Appended
-to by any process; the reports of the newest thousand checks are kept. What opened an incident is in its blob anyway.
+`monitoring/<folder of the model>/checks.jsonl` holds a line for each check; `reports/<id>.json` what it found, and
+`batches/<id>.json.z` what the batch looked like. Appended to by any process; the reports of the newest thousand checks
+are kept, and as many batches as find room. What opened an incident is in its blob anyway.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from runstone.errors import FormatError, NotFound
+from runstone.monitoring.batches import Batch, keep_batch, kept_batch
 from runstone.monitoring.report import Report
 from runstone.names import folder_name
 
@@ -60,8 +62,10 @@ def folder_of(workspace: Path, model: str) -> Path:
     return workspace / FOLDER / folder_name(model)
 
 
-def note_check(workspace: Path, report: Report, *, incident: int | None = None) -> Check:
-    """Keep what a check found."""
+def note_check(
+    workspace: Path, report: Report, *, incident: int | None = None, sample_rows: int | None = None
+) -> Check:
+    """Keep what a check found, and what its batch looked like with so many of its rows at most (`None`: as it is)."""
     assert report.model is not None  # noqa: S101 (callers have looked)
     assert report.version is not None  # noqa: S101
     moment = datetime.fromtimestamp(report.at, UTC)
@@ -83,6 +87,9 @@ def note_check(workspace: Path, report: Report, *, incident: int | None = None) 
     partial = folder / f".{check.id}.partial"
     partial.write_bytes(report_bytes(report))
     partial.replace(folder / f"{check.id}.json")
+    if report.batch is not None:
+        kept = replace(report.batch, profile=report.batch.profile.with_rows(sample_rows))
+        keep_batch(folder.parent, check.id, kept)
     line = json.dumps({"format": 1, **check.to_dict()}, ensure_ascii=False) + "\n"
     fd = os.open(folder.parent / "checks.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -139,12 +146,28 @@ def read_report(workspace: Path, model: str, check_id: str) -> dict[str, Any]:
         NotFound: there is none, or it is kept no more.
         FormatError: it is damaged.
     """
-    known = any(one.id == check_id for one in checks_of(workspace, model))  # no other file is read by that name
     path = folder_of(workspace, model) / "reports" / f"{check_id}.json"
-    if not known or not path.is_file():
+    if not _is_known(workspace, model, check_id) or not path.is_file():
         raise NotFound(f"there is no report {check_id!r:.80} of model {model!r:.80}")
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         raise FormatError(f"{path} is damaged: {error}") from None
     return found
+
+
+def read_batch(workspace: Path, model: str, check_id: str) -> Batch | None:
+    """Return what the batch of a check looked like; `None`: it was checked by an older version, or had to make room.
+
+    Raises:
+        NotFound: there is no such check.
+        FormatError: it is damaged, or a newer version wrote it.
+    """
+    if not _is_known(workspace, model, check_id):
+        raise NotFound(f"there is no check {check_id!r:.80} of model {model!r:.80}")
+    return kept_batch(folder_of(workspace, model), check_id)
+
+
+def _is_known(workspace: Path, model: str, check_id: str) -> bool:
+    """Return whether there was such a check: no other file is read by a name that somebody gives."""
+    return any(one.id == check_id for one in checks_of(workspace, model))

@@ -104,7 +104,8 @@ def joined(
         label_name, prediction_name: Names for those that come from elsewhere.
     """
     rows = rows_of(data)
-    there = set(_names(rows))
+    names = _names(rows)
+    there = set(names)
     found: list[str | None] = []
     for given, name in ((labels, label_name), (predictions, prediction_name)):
         if given is None or (isinstance(given, str) and given in there):
@@ -112,7 +113,7 @@ def joined(
             continue
         while name in there:
             name = f"{name}_"
-        rows = rows.with_column(name, column_of(given, what=name))
+        rows = rows.with_column(name, column_of(given, what=name, beside=names))
         there.add(name)
         found.append(name)
     return rows, found[0], found[1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from runstone.monitoring.batches import Batch
 from runstone.monitoring.classifier import DomainTest
 from runstone.monitoring.measures import Distance
 from runstone.monitoring.profile import Column, Performance
@@ -131,6 +132,7 @@ class Report:
         correlations: The pairs of features whose correlation changed most: names, before, after.
         notes: What could not be looked at, and why.
         thresholds: What it was judged by.
+        batch: What the batch looked like; not part of what `to_dict` says. `None`: nobody kept it.
     """
 
     verdict: Level
@@ -147,6 +149,7 @@ class Report:
     correlations: tuple[tuple[str, str, float, float], ...]
     notes: tuple[str, ...]
     thresholds: Thresholds
+    batch: Batch | None = None
 
     @property
     def subject(self) -> str:

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One version in use.
+    """One version in use, or with an incident that is open since.
 
     Attributes:
         model, version: Which.
-        places: Where it is in use: its stage, aliases (with `@`) and deployments.
+        places: Where it is in use: its stage, aliases (with `@`) and deployments; nowhere: it was, and what it did
+            then is an open incident.
         health: Verdict of its last check; `unknown` where there was none, `no profile` where there can be none.
         checks: Its newest checks, the oldest of them first.
         check_count: How many there were in all.
@@ -40,7 +41,7 @@ class Standing:
 
 
 def standings(workspace: Workspace, *, name: str | None = None, last: int = 30) -> list[Standing]:
-    """Return all versions in use, those of one model or of all.
+    """Return all versions in use or with open incidents, those of one model or of all.
 
     Args:
         workspace: Where they are.
@@ -55,9 +56,9 @@ def standings(workspace: Workspace, *, name: str | None = None, last: int = 30) 
     found = []
     for state in states:
         checks = checks_of(workspace.path, state.name)
-        for version in state.usable():
-            places = _places(state, version)
-            if places:
+        for version in sorted(state.versions.values(), key=lambda one: one.version, reverse=True):
+            places = _places(state, version) if version.withdrawn is None else ()
+            if places or any(one.is_open for one in version.incidents):
                 own = [one for one in checks if one.version == str(version.version)]
                 found.append(_standing(version, places, own, last))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from runstone.datasets.tables import LOOSEST, STRICTEST, MemoryTable, NoTable, T
 from runstone.errors import InvalidValue, NotFound
 
 BATCH_ROWS = 65_536
+_INDEX = "__index_level_"
+"""What columns begin with that pandas adds for its index: its rows have other numbers in each batch."""
 MOST_COLUMNS = 2_000
 
 
@@ -105,11 +107,16 @@ def rows_of(data: Any, *, name: str | None = None) -> Rows:
         return Rows(name or "arrays", (MemoryTable("arrays", table),))
     found = in_memory(data)
     tables = tuple(MemoryTable(one, table) for one, table in found.tables.items())
-    return Rows(name or f"a {type(data).__name__}", _some(_without_index(tables), f"a {found.type}"))
+    return Rows(name or f"a {type(data).__name__}", _some(tables, f"a {found.type}"))
 
 
-def column_of(data: Any, *, what: str) -> Rows:
+def column_of(data: Any, *, what: str, beside: Sequence[str] = ()) -> Rows:
     """Return labels or predictions as rows of one column: a file (`labels.csv`, `labels.csv:truth`), or values.
+
+    Args:
+        data: As above.
+        what: Of what, for messages.
+        beside: Columns that it could have been the name of.
 
     Raises:
         NotFound, InvalidValue: there is no such file or column, or it is not clear which one is meant.
@@ -117,7 +124,14 @@ def column_of(data: Any, *, what: str) -> Rows:
     if isinstance(data, str | os.PathLike):
         text = os.fspath(data)
         path, _colon, column = text.rpartition(":") if not Path(text).exists() and ":" in text else (text, "", "")
-        rows = rows_of(path)
+        try:
+            rows = rows_of(path)
+        except NotFound:
+            there = f"{', '.join(beside[:20])}{' and more' if len(beside) > 20 else ''}"
+            raise NotFound(
+                f"{text!r:.120} is neither a column of the data nor a file that could hold the {what}; its columns are "
+                f"{there:.600}"
+            ) from None
     else:
         values = getattr(data, "to_numpy", lambda: data)()
         rows, column = Rows(what, (MemoryTable(what, pa.table({what: _column(values)})),)), what
@@ -138,7 +152,8 @@ def leniencies() -> Sequence[int]:
 def flattened(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch of a prediction log as plain columns: inputs by their names, outputs as `prediction`, `label`."""
     if "inputs" not in batch.schema.names or not pa.types.is_struct(batch.schema.field("inputs").type):
-        return batch
+        named = [name for name in batch.schema.names if not name.startswith(_INDEX)]
+        return batch if len(named) == batch.num_columns else batch.select(named)
     columns: dict[str, pa.Array] = {}
     for name in ("version", "at", "label"):
         if name in batch.schema.names and not pa.types.is_null(batch.schema.field(name).type):
@@ -172,6 +187,23 @@ def of_version(version: str) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
         return batch.filter(pc.fill_null(pc.equal(told, version), False))
 
     return keep
+
+
+def versions_in(batches: Iterable[pa.RecordBatch]) -> dict[str, int]:
+    """Return how many predictions of each version some rows of a prediction log hold; "": of whichever is watched.
+
+    The latter are those of logs without a column for the version.
+    """
+    found: dict[str, int] = {}
+    for batch in batches:
+        place = batch.schema.get_field_index(f"{LOG}version")
+        if place < 0:
+            found[""] = found.get("", 0) + batch.num_rows
+            continue
+        for counted in pc.value_counts(batch.column(place).cast(pa.string())).to_pylist():
+            if counted["values"] is not None:
+                found[counted["values"]] = found.get(counted["values"], 0) + counted["counts"]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,17 +289,6 @@ def _some(tables: tuple[Table, ...], what: str) -> tuple[Table, ...]:
             "or arrays in memory"
         )
     return tables
-
-
-def _without_index(tables: Sequence[MemoryTable]) -> tuple[Table, ...]:
-    """Return tables without the index that pandas adds: its rows have other numbers in each batch."""
-    return tuple(
-        MemoryTable(
-            one.path,
-            one.table.select([name for name in one.table.column_names if not name.startswith("__index_level_")]),
-        )
-        for one in tables
-    )
 
 
 def _of_array(array: Any) -> pa.Table:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,12 @@ import pyarrow as pa
 from runstone.datasets.kinds import table_kind
 from runstone.datasets.tables import TableFile
 from runstone.errors import NotFound, RunstoneError
-from runstone.models import ModelVersion
+from runstone.models import ModelNotFound, ModelRef, ModelVersion
 from runstone.monitoring.configfile import Watching, read_watching
 from runstone.monitoring.front import Outcome, act, look, unreadable
 from runstone.monitoring.records import folder_of
 from runstone.monitoring.reference import NoProfile
-from runstone.monitoring.tables import LOG, Rows, flattened, labelled_folder, of_version
+from runstone.monitoring.tables import LOG, Rows, flattened, labelled_folder, of_version, versions_in
 
 if TYPE_CHECKING:
     from runstone.workspace import Workspace
@@ -31,7 +31,14 @@ _SETTLED_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A file that was not looked at yet; those of a log whose labels came later are judged by themselves."""
+    """A file that was not looked at yet, or of whose rows those of one version were not.
+
+    Attributes:
+        name: As it is remembered; of rows whose labels came later with the version.
+        table: What it holds.
+        is_log: Whether it is of a prediction log.
+        is_labelled: Whether its labels came later; such are judged by themselves.
+    """
 
     name: str
     table: TableFile
@@ -48,7 +55,8 @@ class FolderWatch:
     Args:
         workspace: Where the version is.
         folder: Files that are tables, each a batch; or a prediction log, whose parts are put together. Rows of it that
-            have got their labels since, in `<log>.labelled`, tell of the performance.
+            have got their labels since, in `<log>.labelled`, tell of the performance: of the version that predicted,
+            also where the alias has moved on since or the version was withdrawn.
         ref: The version, asked for anew each time: an alias may move.
         rows: How many rows of a prediction log are judged together.
         labels, predictions: Columns of batches; default: as `monitoring.yaml` or the reference say.
@@ -75,35 +83,88 @@ class FolderWatch:
         self._rows = rows
         self._labels = labels
         self._predictions = predictions
+        self._counted: dict[str, dict[str, int]] = {}  # rows by version of labelled parts, which never change
 
     def look(self, *, is_last: bool = False) -> Iterator[Outcome]:
         """Check what came in since, and yield what came of it.
 
         Args:
             is_last: Also what was written just now, and the end of a log that has fewer rows than asked for.
+
+        Raises:
+            ModelNotFound: the reference means no version; where it meant some before, labels for these are judged
+                first, and only a last look raises.
         """
-        version = self._workspace.models.find(self._ref)
-        watching = read_watching(self._workspace.path, version.model)
-        state = self._state_file(version)
+        versions, problem = self._versions()
+        watching = read_watching(self._workspace.path, ModelRef.parse(self._ref).name)
+        state = self._state_file()
         seen = self._seen(state)
-        waiting: dict[bool, list[_Part]] = {False: [], True: []}  # of the log, and of its rows with labels
-        counts = {False: 0, True: 0}
-        for part in self._new_parts(seen, settled_s=0.0 if is_last else _SETTLED_S):
+        settled_s = 0.0 if is_last else _SETTLED_S
+        if problem is None:
+            yield from self._look_at_folder(versions[0], watching, state, seen, settled_s)
+        yield from self._look_at_labels(versions, watching, state, seen, settled_s)
+        if problem is not None and is_last:
+            raise problem
+
+    def _versions(self) -> tuple[list[ModelVersion], ModelNotFound | None]:
+        """Return the version that is watched, and then those that were before; or why none is now."""
+        ref = ModelRef.parse(self._ref)
+        try:
+            present, problem = [self._workspace.models.find(ref)], None
+        except ModelNotFound as error:
+            present, problem = [], error
+        if ref.as_of is not None and problem is not None:
+            raise problem
+        before = self._workspace.models.get(ref.name).ever(ref.selector) if ref.as_of is None else []
+        return list({one.key: one for one in [*present, *before]}.values()), problem
+
+    def _look_at_folder(
+        self, version: ModelVersion, watching: Watching, state: Path, seen: set[str], settled_s: float
+    ) -> Iterator[Outcome]:
+        waiting: list[_Part] = []
+        count = 0
+        for part in self._parts(sorted(self._folder.rglob("*")), self._folder, seen, settled_s):
             if not part.is_log:
                 yield self._check(version, watching, part.name, [part])
                 self._remember(state, seen, [part])
                 continue
-            kind = part.is_labelled
-            waiting[kind].append(part)
-            counts[kind] += self._count(part, version)
-            if counts[kind] >= self._rows:
-                yield self._check_log(version, watching, waiting[kind], counts[kind])
-                self._remember(state, seen, waiting[kind])
-                waiting[kind], counts[kind] = [], 0
-        for kind, count in counts.items():
-            if is_last and count:
-                yield self._check_log(version, watching, waiting[kind], count)
-                self._remember(state, seen, waiting[kind])
+            waiting.append(part)
+            counts = self._count(part)
+            count += counts.get(version.key, 0) + counts.get("", 0)
+            if count >= self._rows:
+                yield self._check_log(version, watching, waiting, count)
+                self._remember(state, seen, waiting)
+                waiting, count = [], 0
+        if not settled_s and count:
+            yield self._check_log(version, watching, waiting, count)
+            self._remember(state, seen, waiting)
+
+    def _look_at_labels(
+        self, versions: list[ModelVersion], watching: Watching, state: Path, seen: set[str], settled_s: float
+    ) -> Iterator[Outcome]:
+        """Judge each version by the labels of what it predicted: whoever is in its place now had no part in that."""
+        waiting: dict[str, list[_Part]] = {one.key: [] for one in versions}
+        counts = dict.fromkeys(waiting, 0)
+        folder = labelled_folder(self._folder)
+        for part in self._parts(sorted(folder.glob("*")), folder, seen, settled_s):
+            if part.name not in self._counted:
+                self._counted[part.name] = self._count(part)
+            for version in versions:
+                own = replace(part, name=f"{part.name}#{version}")
+                counted = self._counted[part.name]
+                count = counted.get(version.key, 0) + (counted.get("", 0) if version is versions[0] else 0)
+                if not count or own.name in seen:
+                    continue
+                waiting[version.key].append(own)
+                counts[version.key] += count
+                if counts[version.key] >= self._rows:
+                    yield self._check_log(version, watching, waiting[version.key], counts[version.key])
+                    self._remember(state, seen, waiting[version.key])
+                    waiting[version.key], counts[version.key] = [], 0
+        for version in versions if not settled_s else ():
+            if counts[version.key]:
+                yield self._check_log(version, watching, waiting[version.key], counts[version.key])
+                self._remember(state, seen, waiting[version.key])
 
     def follow(self, every_s: float, on_checked: Callable[[Outcome], None], *, sleep: Any = time.sleep) -> None:
         """Look again and again, until interrupted."""
@@ -113,8 +174,11 @@ class FolderWatch:
             sleep(every_s)
 
     def _check_log(self, version: ModelVersion, watching: Watching, parts: list[_Part], count: int) -> Outcome:
-        what = f"{'labelled ' if parts[0].is_labelled else ''}prediction{'s' if count != 1 else ''}"
-        return self._check(version, watching, f"{count:,} {what} up to {parts[-1].name.rpartition('/')[2]}", parts)
+        what = f"prediction{'s' if count != 1 else ''}"
+        if parts[0].is_labelled:
+            what = f"labelled {what} of {version.version}"
+        last = parts[-1].name.rpartition("/")[2].partition("#")[0]
+        return self._check(version, watching, f"{count:,} {what} up to {last}", parts)
 
     def _check(self, version: ModelVersion, watching: Watching, name: str, parts: list[_Part]) -> Outcome:
         rows = Rows(name, tuple(part.table for part in parts))
@@ -133,12 +197,12 @@ class FolderWatch:
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
-    def _new_parts(self, seen: set[str], *, settled_s: float) -> Iterator[_Part]:
+    def _parts(self, paths: list[Path], folder: Path, seen: set[str], settled_s: float) -> Iterator[_Part]:
+        """Yield those of some files that are tables, are not being written, and were not looked at as a whole."""
         now = time.time()
-        labelled = labelled_folder(self._folder)
-        places = [(path, str(path.relative_to(self._folder))) for path in sorted(self._folder.rglob("*"))]
-        late = [(path, _in_labelled(path.name)) for path in sorted(labelled.glob("*"))]
-        for path, name in [*places, *late]:
+        is_labelled = folder != self._folder
+        for path in paths:
+            name = _in_labelled(path.name) if is_labelled else str(path.relative_to(folder))
             if table_kind(path.name) is None or path.name.startswith(".") or name in seen:
                 continue
             try:
@@ -148,18 +212,18 @@ class FolderWatch:
             if not path.is_file() or now - status.st_mtime < settled_s:
                 continue
             table = TableFile(str(path), lambda path=path: path.open("rb"))  # type: ignore[misc]
-            yield _Part(name, table, _is_log(table), is_labelled=path.parent == labelled)
+            yield _Part(name, table, is_labelled or _is_log(table), is_labelled)
 
-    def _count(self, part: _Part, version: ModelVersion) -> int:
+    def _count(self, part: _Part) -> dict[str, int]:
+        """Return how many rows of each version a part of a log has."""
         try:
-            chosen = of_version(str(version.version))
-            return sum(chosen(flattened(batch)).num_rows for batch in part.table.batches())
+            return versions_in(flattened(batch) for batch in part.table.batches())
         except (RunstoneError, OSError):
-            return 0  # told when it is checked with the others
+            return {}  # told when it is checked with the others
 
-    def _state_file(self, version: ModelVersion) -> Path:
+    def _state_file(self) -> Path:
         key = hashlib.sha256(f"{self._folder}\n{self._ref}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return folder_of(self._workspace.path, version.model) / "watched" / f"{key}.json"
+        return folder_of(self._workspace.path, ModelRef.parse(self._ref).name) / "watched" / f"{key}.json"
 
     def _seen(self, state: Path) -> set[str]:
         try:
@@ -169,10 +233,9 @@ class FolderWatch:
 
     def _remember(self, state: Path, seen: set[str], parts: list[_Part]) -> None:
         seen |= {part.name for part in parts}
-        labelled = labelled_folder(self._folder)
-        late = {_in_labelled(path.name) for path in labelled.glob("*")}
+        late = {_in_labelled(path.name) for path in labelled_folder(self._folder).glob("*")}
         # Those that are gone come no more.
-        there = sorted(name for name in seen if name in late or (self._folder / name).exists())
+        there = sorted(name for name in seen if name.partition("#")[0] in late or (self._folder / name).exists())
         state.parent.mkdir(parents=True, exist_ok=True)
         partial = state.with_name(f".{state.name}.partial")
         partial.write_text(json.dumps({"format": 1, "folder": str(self._folder), "ref": self._ref, "seen": there}))

@@ -153,7 +153,7 @@ class Batcher:
 
 
 def _predicted(served: Served, columns: Columns) -> Outputs:
-    return as_arrays(served.predict(served.reader.assembled(columns)))
+    return as_arrays(served.predict(columns))
 
 
 def _are_alike(one: Columns, other: Columns) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -61,9 +62,7 @@ def serve(
     ray, ray_serve = _ray()
     log = log or Log()
     served = place.source(config.bounds.rows).load()  # told here, in words, before anything is started
-    port = _free_port(config)
-    config = dataclasses.replace(config, port=port)
-    url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}"
+    _free_port(config)  # told now, and not when Ray has started
     name = f"runstone-{served.name}"
     with tempfile.TemporaryDirectory(prefix="runstone-serving-") as folder, contextlib.ExitStack() as ends:
         counts = Path(folder) / "counts"
@@ -72,13 +71,18 @@ def serve(
         _start(ray, address, config.workers)
         ending = ends.enter_context(_asked_to_end())  # now: Ray has put handlers of its own in their place
         ends.callback(_end, ray_serve, name, is_own=address is None)
+        port = _free_port(config)
+        config = dataclasses.replace(config, port=port)
+        url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}"
         http = {"host": config.host, "port": port, "request_timeout_s": _request_s(config)}
-        ray_serve.start(http_options=http, logging_config=_LOGGING)
         told = {"place": as_json(place), "config": as_json(config), "counts": str(counts), "url": url}
         try:
+            ray_serve.start(http_options=http, logging_config=_LOGGING)
             ray_serve.run(_application(ray_serve, config, told), name=name, route_prefix="/")
         except RuntimeError as error:
-            raise RunstoneError(f"Ray Serve could not start it: {str(error).splitlines()[0]:.300}") from None
+            # what Ray raises of its processes ends with their own words; before these stand its traces
+            said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            raise RunstoneError(f"Ray Serve could not start it: {said[-1]:.300}") from None
         with deployed(place, config, url, served.version, log):
             announce(url)
             ending.wait()
@@ -97,7 +101,15 @@ def _ray() -> tuple[Any, Any]:
 
 
 def _free_port(config: ServingConfig) -> int:
-    """Return the port, which is free now; Ray would wait for one that is taken."""
+    """Return the port, which is free now.
+
+    Of port 0 it is any one: Ray takes it seconds later, and by then another server may have the next usual one.
+    """
+    if not config.port:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as any_one:
+            any_one.bind((config.host, 0))
+            return int(any_one.getsockname()[1])
     with contextlib.closing(bound_socket(config.network())) as listening:
         return int(listening.getsockname()[1])
 

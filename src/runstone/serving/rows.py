@@ -298,8 +298,11 @@ def _floats(values: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         row = _first(values, (float, int, bool), is_optional=True)
         raise _Wrong(row, f"must be a number, got {shown(values[row])}")
     try:
+        found = np.array(values, np.float64)  # null becomes NaN
+        if dtype == np.float64:
+            return found
         with np.errstate(over="ignore"):
-            return np.array(values, np.float64).astype(dtype, copy=False)  # null becomes NaN
+            return found.astype(dtype)
     except OverflowError:
         row = next(place for place, value in enumerate(values) if type(value) is int and abs(value) >= 1 << 63)
         raise _Wrong(row, f"is too large a number: {shown(values[row])}") from None

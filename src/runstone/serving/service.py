@@ -138,7 +138,7 @@ class Service:
             return
         try:
             columns, _rows = served.reader.of_json(served.example)
-            served.predict(served.reader.assembled(columns))
+            served.predict(columns)
         except Exception as error:  # its example is not what is asked for: told, and no reason not to serve
             self.log("warming_failed", model=str(served), problem=f"{type(error).__name__}: {error}"[:500])
 

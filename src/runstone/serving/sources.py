@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from runstone.models import Manifest, load_version, read_example
 from runstone.models.flavours import Origin, flavour_named
 from runstone.models.refs import ModelRef
 from runstone.models.signature import Signature
-from runstone.serving.rows import RowReader
+from runstone.serving.bare import bare_of, table_of
+from runstone.serving.rows import Columns, RowReader
 from runstone.workspace import Workspace
 
 EXPORTED = "model.json"
@@ -51,10 +53,23 @@ class Served:
         """What it takes and gives."""
         return signature_of(self.manifest, str(self))
 
-    def predict(self, data: Any) -> Any:
-        """Return what the model says to data that was checked."""
-        native = self.model.native if hasattr(self.model, "native") else self.model
-        return flavour_named(self.manifest.flavour).predict(native, data)
+    def predict(self, columns: Columns) -> Any:
+        """Return what the model says to columns that were checked."""
+        flavour = flavour_named(self.manifest.flavour)
+        table = table_of(columns) if self._bare is not None else None
+        if table is not None:
+            return flavour.predict(self._bare, table)
+        return flavour.predict(self._native, self.reader.assembled(columns))
+
+    @property
+    def _native(self) -> Any:
+        return self.model.native if hasattr(self.model, "native") else self.model
+
+    @functools.cached_property
+    def _bare(self) -> Any:
+        """The model as it takes arrays; `None` where it takes tables only."""
+        is_known = self.manifest.flavour == "sklearn" and hasattr(self._native, "predict")
+        return bare_of(self._native, self.reader, self.example) if is_known else None
 
     def __str__(self) -> str:
         """Write it as a reference."""
