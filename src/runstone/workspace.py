@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runstone.lineage import Lineage
     from runstone.models import Models, ModelVersion
     from runstone.query import RunTable
+    from runstone.query.standing import StandingIndex
     from runstone.runinfo import RunInfo
     from runstone.runlog.reader import JournalState
     from runstone.runlog.seal import Sealing
@@ -36,7 +37,9 @@ _WORDS: dict[str, int] = {"stop": fmt.WORD_STOP, "prune": fmt.WORD_PRUNE}
 
 
 class Workspace:
-    """One folder that holds runs, sweeps and blobs. Cheap to make, holds nothing open.
+    """One folder that holds runs, sweeps and blobs. Cheap to make, holds nothing open. Threads may share it.
+
+    What questions about runs have read stays in memory for the next one: ask the same workspace again and again.
 
     Args:
         path: The folder.
@@ -51,6 +54,7 @@ class Workspace:
 
     def __init__(self, path: Path | str) -> None:
         self.path = settings.expanded(path).absolute()
+        self._index: StandingIndex | None = None
         _check_format(self.path)
 
     def __repr__(self) -> str:
@@ -81,9 +85,12 @@ class Workspace:
         Raises:
             InvalidFilter: the filter or the order does not parse; the message points at the place.
         """
-        from runstone.query import find_runs  # SQL, only for reading
+        from runstone.query.standing import StandingIndex  # SQL, only for reading
 
-        return find_runs(self.path, filter, order_by=order_by, limit=limit, deleted=deleted, archived=archived)
+        if self._index is None:
+            self._index = StandingIndex(self.path)
+        index = self._index.opened()
+        return index.find_runs(filter, order_by=order_by, limit=limit, deleted=deleted, archived=archived)
 
     def plot(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -20,6 +20,8 @@ from runstone.index.details import Details, details_of
 from runstone.index.figures import PackedFigures
 from runstone.index.records import RunRecord
 from runstone.runlog.changes import news
+from runstone.runlog.damage import Damage
+from runstone.runlog.format import SEALED
 from runstone.runlog.liveness import boot_id
 from runstone.runlog.reader import JournalState, read_journal
 
@@ -77,7 +79,7 @@ class Reading:
         record: The run; `None` where the folder holds no run (yet).
         known: The state of the folder before it was read.
         details: What is kept of it beside the record.
-        trouble: Why it could not be read, else empty.
+        trouble: Why it could not be read, or what of it could not be, else empty.
         progress: How far its points were read, for the next time; `None` where that is of no use.
     """
 
@@ -247,8 +249,9 @@ def read(
             return Reading(folder, None, unsure)
         is_held_only = bool(journal.is_held)  # whoever goes on with it makes new files
         lives = any(writer.is_alive for writer in journal.writers) or not (journal.status.is_ended or is_held_only)
-        metrics, progress = _metrics(path, journal, progress, lives=lives)
-        record = _record(folder, journal, metrics)
+        metrics, progress, damage = _metrics(path, journal, progress, lives=lives)
+        record = _record(folder, journal, metrics, warnings=len(journal.warnings) + len(damage))
+        trouble = _told(record, damage)
         details = details_of(path, journal, details)
     except FormatError as error:
         return Reading(folder, None, unsure, trouble=str(error))
@@ -256,8 +259,18 @@ def read(
         trouble = f"run folder {folder} cannot be read: {type(error).__name__}: {error}"
         return Reading(folder, None, unsure, trouble=trouble)
     if lives or not signature:
-        return Reading(folder, record, unsure, details, progress=progress)
-    return Reading(folder, record, Known(mtime_ns, signature, _watch(journal, mtime_ns, seen_at), seen_at), details)
+        return Reading(folder, record, unsure, details, trouble, progress)
+    known = Known(mtime_ns, signature, _watch(journal, mtime_ns, seen_at), seen_at)
+    return Reading(folder, record, known, details, trouble)
+
+
+def _told(record: RunRecord, damage: Sequence[object]) -> str:
+    """Return what is said of a run whose files are damaged, empty where none is."""
+    if not damage:
+        return ""
+    more = f" ({len(damage) - 1:,} more: runstone runs show {record.id})" if len(damage) > 1 else ""
+    name = record.id if record.name == record.id else f"{record.name} ({record.id})"
+    return f"run {name} is not whole: {damage[0]}{more}"
 
 
 def _watch(journal: JournalState, mtime_ns: int, seen_at: int) -> Watch:
@@ -270,18 +283,24 @@ def _watch(journal: JournalState, mtime_ns: int, seen_at: int) -> Watch:
 
 def _metrics(
     path: Path, journal: JournalState, before: bytes | None, *, lives: bool
-) -> tuple[PackedFigures, bytes | None]:
-    """Return what the metrics of a run come down to, and how far they were read."""
+) -> tuple[PackedFigures, bytes | None, list[Damage]]:
+    """Return what the metrics of a run come down to, how far they were read, and what of its files is damaged."""
     from runstone.runlog.progress import Progress  # loads numpy; a query over unchanged runs does without
     from runstone.runlog.series import MetricLog
+    from runstone.runlog.summary import Figures, Summaries
 
-    progress = Progress.from_bytes(path, before) if before is not None else None
-    if progress is None or not progress.advance(journal):
-        log = MetricLog(path, journal)
-        if not lives:
-            return _packed(log.summaries()), None
-        progress = Progress(log, journal)
-    return _packed(progress.summaries()), progress.to_bytes() if lives else None
+    try:
+        progress = Progress.from_bytes(path, before) if before is not None else None
+        if progress is None or not progress.advance(journal):
+            log = MetricLog(path, journal)
+            if not lives:
+                return _packed(log.summaries()), None, [*journal.damage, *log.damage()]
+            progress = Progress(log, journal)
+    except FormatError as error:  # damaged, or of a newer version: the run is there all the same
+        damage = Damage(SEALED, f"cannot be read ({error})", "its metrics are not known")
+        return _packed(Summaries({}, Figures(0))), None, [*journal.damage, damage]
+    damages = [*journal.damage, *progress.damage(journal)]
+    return _packed(progress.summaries()), progress.to_bytes() if lives else None, damages
 
 
 def _packed(summaries: Summaries) -> PackedFigures:
@@ -311,7 +330,7 @@ def _signature(path: Path) -> str:
     return hashlib.blake2b(repr(files).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _record(folder: str, journal: JournalState, metrics: PackedFigures) -> RunRecord:
+def _record(folder: str, journal: JournalState, metrics: PackedFigures, *, warnings: int) -> RunRecord:
     failure = journal.failure
     is_ended = journal.status.is_ended
     return RunRecord(
@@ -334,7 +353,7 @@ def _record(folder: str, journal: JournalState, metrics: PackedFigures) -> RunRe
         is_pinned=journal.is_pinned,
         is_archived=journal.is_archived,
         dropped=journal.dropped,
-        warnings=len(journal.warnings),
+        warnings=warnings,
     )
 
 

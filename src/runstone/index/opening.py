@@ -14,24 +14,26 @@ IDENTITY = "index.id"
 _SCHEMES = ("postgresql://", "postgres://")
 
 
-def open_index(workspace: Path, database: str | None = None, *, refresh_s: float = 0.0) -> Index:
+def open_index(
+    workspace: Path, database: str | None = None, *, refresh_s: float = 0.0, stays_open: bool = True
+) -> Index:
     """Return the index of a workspace. A handle: close it, or use it in a `with` block.
 
     Args:
         workspace: Its folder.
         database: Address of a PostgreSQL database, such as `postgresql://runstone@db/runstone`; default: what
             `RUNSTONE_INDEX` names, else the file in the workspace.
-        refresh_s: As `Index` takes it.
+        refresh_s, stays_open: As `Index` takes them.
 
     Raises:
         InvalidConfig: the address is none, or what is needed for it is not installed.
     """
     address = database_of(database)
     if address is None:
-        return Index(workspace, refresh_s=refresh_s)
+        return Index(workspace, refresh_s=refresh_s, stays_open=stays_open)
     from runstone.index.postgres import PostgresIndex  # an extra
 
-    return PostgresIndex(workspace, address, refresh_s=refresh_s)
+    return PostgresIndex(workspace, address, refresh_s=refresh_s, stays_open=stays_open)
 
 
 def database_of(given: str | None) -> str | None:

@@ -344,7 +344,7 @@ class PostgresIndex(Index):
         address: Of the database, as libpq understands it.
         clock: Seconds since the epoch.
         patience_s: How long a question waits for a server that is away.
-        refresh_s: As `Index` takes it.
+        refresh_s, stays_open: As `Index` takes them.
     """
 
     def __init__(
@@ -355,14 +355,15 @@ class PostgresIndex(Index):
         clock: Callable[[], float] = time.time,
         patience_s: float = PATIENCE_S,
         refresh_s: float = 0.0,
+        stays_open: bool = True,
     ) -> None:
-        super().__init__(workspace, clock=clock, refresh_s=refresh_s)
+        super().__init__(workspace, clock=clock, refresh_s=refresh_s, stays_open=stays_open)
         self._address = address
         self._patience_s = patience_s
         place = hashlib.blake2b(str(workspace.resolve()).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
         self.schema = schema_name(workspace, f"index_{place}")
 
-    def ask(self, answer: Callable[[Question], Answer]) -> Answer:
+    def _ask(self, answer: Callable[[Question], Answer]) -> Answer:
         """Take in what changed, then answer from one state.
 
         A lost connection, also in COMMIT, a deadlock or a conflict leads to another try: what is taken in is compared
@@ -372,31 +373,30 @@ class PostgresIndex(Index):
             Unavailable: the server is away for longer than a question waits.
             FormatError: a newer version of Runstone made the tables.
         """
-        with self._lock:
-            away_since, tries, was_rebuilt = None, 0, False
-            while True:
-                try:
-                    return self._refresh_and_ask(answer)
-                except RunstoneError:
+        away_since, tries, was_rebuilt = None, 0, False
+        while True:
+            try:
+                return self._refresh_and_ask(answer)
+            except RunstoneError:
+                raise
+            except _AGAIN as error:
+                tries += 1
+                if tries == _TRIES:
+                    raise unavailable(error) from error
+                self._disconnect()
+            except _AWAY as error:
+                self._disconnect()
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > self._patience_s:
+                    raise unavailable(error) from error
+                time.sleep(0.1)
+            except _DAMAGED as error:
+                if was_rebuilt:
+                    if isinstance(error, psycopg.Error):
+                        raise unavailable(error) from error
                     raise
-                except _AGAIN as error:
-                    tries += 1
-                    if tries == _TRIES:
-                        raise unavailable(error) from error
-                    self._disconnect()
-                except _AWAY as error:
-                    self._disconnect()
-                    away_since = away_since or time.monotonic()
-                    if time.monotonic() - away_since > self._patience_s:
-                        raise unavailable(error) from error
-                    time.sleep(0.1)
-                except _DAMAGED as error:
-                    if was_rebuilt:
-                        if isinstance(error, psycopg.Error):
-                            raise unavailable(error) from error
-                        raise
-                    was_rebuilt = True
-                    self._rebuild()
+                was_rebuilt = True
+                self._rebuild()
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -146,6 +146,8 @@ class Index:
         clock: Seconds since the epoch.
         busy_s: How long to wait for other processes before doing without the file.
         refresh_s: Take in what changed at most so often; 0: at each question.
+        stays_open: Keep the file open between questions; else nothing is to be closed, and what questions have read
+            stays at hand all the same.
     """
 
     def __init__(
@@ -155,8 +157,10 @@ class Index:
         clock: Callable[[], float] = time.time,
         busy_s: float = _BUSY_S,
         refresh_s: float = 0.0,
+        stays_open: bool = True,
     ) -> None:
         self._workspace = workspace
+        self._stays_open = stays_open
         self._refresh_s = refresh_s
         self._refreshed_at = -math.inf
         self._clock = clock
@@ -192,32 +196,39 @@ class Index:
     def ask(self, answer: Callable[[Question], Answer]) -> Answer:
         """Take in what changed, then answer from one state, whatever state the file is in."""
         with self._lock:
-            deadline = time.monotonic() + self._busy_s
-            was_rebuilt = False
-            while True:
-                try:
-                    return self._refresh_and_ask(answer)
-                except _Newer:
-                    if self._name == BESIDE:
-                        raise
-                    self._disconnect()
-                    self._name = BESIDE
-                except (
-                    sqlite3.Error,
-                    ValueError,
-                    TypeError,
-                    LookupError,
-                ) as error:  # the latter: what is in it is damaged
-                    if self._is_in_memory:
-                        raise
-                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                    if code in _BUSY and time.monotonic() < deadline:
-                        time.sleep(0.02)
-                    elif code in _BUSY or code in _UNUSABLE or was_rebuilt:
-                        self._go_without_file()
-                    else:
-                        was_rebuilt = True
-                        self._rebuild()
+            try:
+                return self._ask(answer)
+            finally:
+                if not self._stays_open:
+                    self._part()
+
+    def _ask(self, answer: Callable[[Question], Answer]) -> Answer:
+        deadline = time.monotonic() + self._busy_s
+        was_rebuilt = False
+        while True:
+            try:
+                return self._refresh_and_ask(answer)
+            except _Newer:
+                if self._name == BESIDE:
+                    raise
+                self._disconnect()
+                self._name = BESIDE
+            except (
+                sqlite3.Error,
+                ValueError,
+                TypeError,
+                LookupError,
+            ) as error:  # the latter: what is in it is damaged
+                if self._is_in_memory:
+                    raise
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in _BUSY and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                elif code in _BUSY or code in _UNUSABLE or was_rebuilt:
+                    self._go_without_file()
+                else:
+                    was_rebuilt = True
+                    self._rebuild()
 
     def find(
         self,
@@ -364,9 +375,11 @@ class Index:
     def _connect(self) -> sqlite3.Connection:
         """Return the connection; a new one where the file was deleted, or another put in its place."""
         path = self._workspace / self._name
-        if self._connection is not None and (self._is_in_memory or _identity(path) == self._file):
+        is_same = self._is_in_memory or _identity(path) == self._file
+        if self._connection is not None and is_same:
             return self._connection
-        self._disconnect()
+        if not is_same:
+            self._disconnect()
         if self._is_in_memory:
             self._connection = _opened(":memory:", self._busy_s, [])
             return self._connection
@@ -383,6 +396,16 @@ class Index:
         self._connection, self._file, self._columns = None, None, None
         self._refreshed_at = -math.inf
         self._names.clear()
+
+    def _part(self) -> None:
+        """Close the file. The columns stay: identity and revision of the tables tell what of them is still true."""
+        if self._is_in_memory:  # the next question may find a file that can be used
+            self._disconnect()
+            self._is_in_memory = False
+        elif self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._names.clear()
 
     def _go_without_file(self) -> None:
         self._disconnect()

@@ -155,13 +155,20 @@ def put(connection: sqlite3.Connection, names: Names, readings: Sequence[Reading
         if reading.record is None:
             if row is not None:
                 remove(connection, names, [reading.folder])
-            statement = "INSERT OR REPLACE INTO unread (folder, trouble) VALUES (?, ?)"
-            connection.execute(statement, (reading.folder, sql_text(reading.trouble)))
+            _put_trouble(connection, reading)
             continue
-        connection.execute("DELETE FROM unread WHERE folder = ?", (reading.folder,))
+        if reading.trouble:
+            _put_trouble(connection, reading)
+        else:
+            connection.execute("DELETE FROM unread WHERE folder = ?", (reading.folder,))
         _put_run(connection, names, rows, reading, reading.record, row, revision)
     rows.write()
     names.write_counts(connection)
+
+
+def _put_trouble(connection: sqlite3.Connection, reading: Reading) -> None:
+    statement = "INSERT OR REPLACE INTO unread (folder, trouble) VALUES (?, ?)"
+    connection.execute(statement, (reading.folder, sql_text(reading.trouble)))
 
 
 def _put_run(

@@ -89,13 +89,16 @@ class OpenIndex:
         workspace_path: Folder of the workspace.
         refresh_s: Take in what changed at most so often, for many who ask at once; 0: at each question.
         database: Address of a PostgreSQL database, where the index lies there; default: `RUNSTONE_INDEX`, else a file.
+        stays_open: Keep the file open between questions; else there is nothing to close.
     """
 
-    def __init__(self, workspace_path: Path, *, refresh_s: float = 0.0, database: str | None = None) -> None:
+    def __init__(
+        self, workspace_path: Path, *, refresh_s: float = 0.0, database: str | None = None, stays_open: bool = True
+    ) -> None:
         from runstone.index.opening import open_index  # loads SQLite
 
         self._workspace_path = workspace_path
-        self._index = open_index(workspace_path, database, refresh_s=refresh_s)
+        self._index = open_index(workspace_path, database, refresh_s=refresh_s, stays_open=stays_open)
 
     def __enter__(self) -> OpenIndex:
         return self
