@@ -99,6 +99,13 @@ def new_run_id() -> str:
     return f"{value:032x}"
 
 
+def id_time(run_id: str) -> float | None:
+    """Return when a run id was made, in seconds since the epoch, as `new_run_id` put it in; `None` for another's."""
+    if re.fullmatch(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", run_id) is None:
+        return None
+    return int(run_id[:12], 16) / 1000
+
+
 def new_run_name(run_id: str | None = None) -> str:
     """Return a readable name, two words and a number, such as `amber-falcon-417`.
 

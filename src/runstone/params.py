@@ -145,6 +145,9 @@ def flatten_params(params: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def _flatten(value: JSON | Mapping[str, JSON], name: str | None, flat: dict[str, JSON]) -> None:
+    if name is not None and isinstance(value, (str, int, float)):  # nearly all: without the slow look for a mapping
+        flat[name] = value
+        return
     above = "" if name is None else f"{name}."
     if isinstance(value, Mapping) and (value or name is None):
         for key, item in value.items():

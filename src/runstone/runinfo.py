@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runstone.blobs import Blobs, open_blobs
-from runstone.errors import InvalidValue, RunNotFound
+from runstone.errors import FormatError, InvalidValue, RunNotFound
 from runstone.params import flatten_params
 from runstone.runlog import format as fmt
+from runstone.runlog.damage import Damage
 from runstone.runlog.reader import JournalState, read_journal, to_datetime
 from runstone.runlog.series import MetricLog
-from runstone.runlog.tail import MetricTail
+from runstone.runlog.tail import SEALED, MetricTail
 from runstone.values import JSON, Alert, Artifact, Attempt, Failure, Link, MetricSummary, Record, Series, Status
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class RunInfo:
 
     @property
     def project(self) -> str:
-        """The project it belongs to."""
-        return self._journal.project
+        """The project it belongs to; the folder's name where what told it was lost."""
+        return self._journal.project or self.path.parent.name
 
     @property
     def group(self) -> str | None:
@@ -168,8 +169,19 @@ class RunInfo:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What could not be recorded, in words."""
-        return tuple(self._journal.warnings)
+        """What could not be recorded, and what of its files cannot be read, in words."""
+        return (*map(str, self.damage), *self._journal.warnings)
+
+    @cached_property
+    def damage(self) -> tuple[Damage, ...]:
+        """Which of its files cannot be read, or not all of them, why, and what that costs."""
+        found = list(self._journal.damage)
+        try:
+            found += self._log.damage()
+            self._log.summaries()
+        except FormatError as error:
+            found.append(Damage(SEALED, f"cannot be read ({error})", "the points in it are not known"))
+        return tuple(found)
 
     @property
     def alerts(self) -> tuple[Alert, ...]:

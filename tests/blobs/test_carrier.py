@@ -78,6 +78,27 @@ def test_what_came_while_the_store_was_away_goes_later(blobs: Blobs, there: Path
     assert names(there) == contents
 
 
+def test_what_waits_is_counted_until_it_is_there(blobs: Blobs, there: Path) -> None:
+    there.write_bytes(b"in the way")
+    carrier = carrier_of(Blobs(blobs.root, remote=Remote(f"file://{there}", pause=lambda _seconds: None)))
+    assert (carrier.waiting().count, carrier.waiting().oldest_at) == (0, None)
+    old = blobs.put_bytes(os.urandom(100), "x").hash
+    age(blobs, old, days=3)
+    blobs.put_bytes(os.urandom(50), "x")
+    for _attempt in range(2):
+        with pytest.raises(OSError, match="there"):
+            carrier.step()
+        waiting = carrier.waiting()
+        assert (waiting.count, waiting.size_bytes) == (2, 150)
+        assert waiting.oldest_at == pytest.approx(time.time() - 3 * 86_400, abs=60)
+    there.unlink()
+    carrier.step()
+    assert (carrier.waiting().count, carrier.waiting().size_bytes, carrier.waiting().oldest_at) == (0, 0, None)
+    blobs.put_bytes(os.urandom(10), "x")
+    carrier.step()
+    assert carrier.waiting().count == 0
+
+
 def test_a_damaged_file_is_told_once_and_holds_up_no_other(blobs: Blobs, there: Path) -> None:
     damaged, sound = blobs.put_bytes(b"right", "x").hash, blobs.put_bytes(b"sound", "x").hash
     path = blobs.object_path(damaged)

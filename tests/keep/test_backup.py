@@ -403,6 +403,27 @@ def test_environments_stay_their_owners(workspace: runstone.Workspace, tmp_path:
     assert environment.stat().st_mode & 0o077 == 0
 
 
+def test_s38_folders_are_for_their_owner_only_whatever_the_umask_is(
+    workspace: runstone.Workspace, record: Record, dest: str, tmp_path: Path
+) -> None:
+    record("amber", artifact=b"w")
+    before = os.umask(0)
+    try:
+        make_backup(workspace.path, open_place(dest))
+        restore_backup(open_place(dest), tmp_path / "deep" / "new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "deep" / "new").stat().st_mode & 0o777 == 0o700
+    if "://" not in dest:
+        for path in (tmp_path / "backup").rglob("*"):
+            assert not path.is_dir() or path.stat().st_mode & 0o777 == 0o700, path
+    made = tmp_path / "made"  # what somebody made for it stays as they made it
+    made.mkdir(mode=0o750)
+    restore_backup(open_place(dest), made)
+    assert made.stat().st_mode & 0o777 == 0o750
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -500,7 +521,11 @@ def test_what_is_derived_or_of_the_moment_is_left_out(
         (workspace.path / name).mkdir(exist_ok=True)
         (workspace.path / name / "file").write_text("x")
     (workspace.path / "link").symlink_to("/etc")
+    half_sent = workspace.path / "mlflow" / "uploads" / "0123"
+    half_sent.mkdir(parents=True)
+    (half_sent / "upload.json").write_text('{"key": "secret"}')
     made = make_backup(workspace.path, open_place(tmp_path / "backup"))
-    assert {unit.folder.partition("/")[0] for unit in made.snapshot.units} == {".", "runs"}
+    assert {unit.folder.partition("/")[0] for unit in made.snapshot.units} == {".", "mlflow", "runs"}
     restore_backup(open_place(tmp_path / "backup"), tmp_path / "new")
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"FORMAT", ".gitignore", "runs", "blobs"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"FORMAT", ".gitignore", "mlflow", "runs", "blobs"}
+    assert list((tmp_path / "new" / "mlflow").iterdir()) == []

@@ -11,8 +11,10 @@ import pytest
 
 import runstone
 from runstone.errors import InvalidConfig
-from runstone.models.gates import Check, check_gates, gain_bound, parse_gates, read_gates, to_record
+from runstone.models.better import Check
+from runstone.models.gates import check_gates, parse_gates, read_gates, to_record
 from runstone.models.proof import WorkspaceEvidence
+from runstone.statistics import gain_bound
 from tests.models.made import registry, train
 
 

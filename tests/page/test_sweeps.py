@@ -113,7 +113,7 @@ def test_c30_a_stretch_of_an_axis_filters_trials_table_and_charts(place: Server,
     until(lambda: " of " in told.inner_text(), "the table says how many")
     few = int(told.inner_text().split()[0])
     assert 0 < few < TRIALS / 2
-    assert page.locator("tr[data-trial]").count() == min(few, 100)
+    until(lambda: page.locator("tr[data-trial]").count() == min(few, 100), "the rows are there")
     losses = [float(text) for text in page.locator("tr[data-trial] td:nth-child(4)").all_inner_texts()]
     assert max(losses) < 0.8, "the lowest fifth of the axis"
     until(lambda: cards.evaluate_all(points) == few, "the history has them only")

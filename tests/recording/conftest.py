@@ -58,6 +58,16 @@ class Program:
         output, errors = self.process.communicate(timeout=timeout_s)
         return Ended(self.process.returncode, output, errors)
 
+    def close(self) -> None:
+        """Kill it if it still runs, and close what leads to it: a test that killed it has not read it to its end."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was to be written has no reader any more
+                    pipe.close()
+
 
 Start = Callable[..., Program]
 RunProgram = Callable[..., Ended]
@@ -82,9 +92,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start_one
     for program in programs:
-        if program.process.poll() is None:
-            program.process.kill()
-            program.process.communicate()
+        program.close()
 
 
 @pytest.fixture

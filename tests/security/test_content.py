@@ -27,7 +27,7 @@ from runstone.launch.params import read_params
 from runstone.models import UntrustedModel, read_manifest
 from runstone.models.yamlfile import parse_yaml
 from runstone.server.previews import preview
-from runstone_sweeps import yamlfile
+from runstone_sweeps.config import yamlfile
 from tests.server.conftest import World
 from tests.server.walking import sent
 

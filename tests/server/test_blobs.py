@@ -85,6 +85,12 @@ def until(what: Callable[[], object], told: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
+def figures(client: httpx2.Client) -> dict[str, float]:
+    """Return what the server tells of content, by name."""
+    lines = [line.split() for line in client.get("/metrics").text.splitlines() if line.startswith("runstone_content_")]
+    return {name.removeprefix("runstone_"): float(value) for name, value in lines}
+
+
 @pytest.fixture(params=["files", "PostgreSQL"])
 def team(
     request: pytest.FixtureRequest, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,8 +179,23 @@ def test_a_store_that_is_away_holds_up_nobody(team: Team, tmp_path: Path) -> Non
         new, expected = f"api/runs/{second}/artifacts/out/file", (tmp_path / "more" / "new.bin").read_bytes()
         until(lambda: client.get(new, params={"path": "new.bin"}).content == expected, lambda: team.server.log)
         until(lambda: any('"content_not_sent"' in line for line in team.server.log), lambda: team.server.log)
+        until(lambda: figures(client)["content_waiting_files"] == 1, lambda: figures(client))
+        waiting = client.get("/api/info").json()["content_elsewhere"]
+        assert (waiting["waiting_files"], waiting["waiting_bytes"], waiting["is_away"]) == (1, SMALL_BYTES, True)
+        assert 0 < waiting["oldest_s"] < 600
+        told = figures(client)
+        assert told["content_waiting_bytes"] == SMALL_BYTES
+        assert told["content_waiting_oldest_seconds"] >= waiting["oldest_s"]
+        assert told["content_store_away"] == 1
         team.bucket.proxy.fault = None
         until(lambda: len(team.bucket.contents()) == 2, team.bucket.contents)
+        until(lambda: not any(figures(client).values()), lambda: figures(client))
+        assert client.get("/api/info").json()["content_elsewhere"] == {
+            "waiting_files": 0,
+            "waiting_bytes": 0,
+            "oldest_s": 0.0,
+            "is_away": False,
+        }
         assert client.get(files, params={"path": "large.bin"}).content == (tmp_path / "out/large.bin").read_bytes()
 
 

@@ -28,6 +28,7 @@ _MOST_MANIFEST_BYTES = 128 << 20
 _PACKED = (".parquet", ".png", ".jpg", ".gz", ".zst")
 # Derived, unfinished, or kept by content.
 _NOT_KEPT = frozenset({"blobs", "trash", "cache", "imports", "tensorboard", "changes", ".gitignore", "restore.json"})
+_UNFINISHED = frozenset({"mlflow/uploads"})  # parts of files on their way in, and the keys that let further ones in
 _PASSED_OVER = re.compile(r"index\.sqlite.*|.*\.(partial|lock)|.*\.sqlite-(wal|shm|journal)")
 _STEADY_S = 10.0
 """Files are trusted by their times once those are that old: clocks of file systems are coarse."""
@@ -41,7 +42,8 @@ def units_of(workspace: Path) -> Iterator[str]:
     for name in sorted(folders, key=lambda one: (one == "runs", one)):
         for below in _folders(workspace / name):
             if name != "runs":
-                yield f"{name}/{below}"
+                if f"{name}/{below}" not in _UNFINISHED:
+                    yield f"{name}/{below}"
                 continue
             for run in _folders(workspace / name / below):
                 yield f"{name}/{below}/{run}"

@@ -83,7 +83,7 @@ class FolderPlace:
         """Put a file there, whole; see `Place`."""
         target = self._root / name
         with path.open("rb", buffering=0) as source:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make(target.parent)
             hasher = hasher_for(os.fstat(source.fileno()).st_size)
             with Partial(self._root) as partial:
                 while chunk := source.read(CHUNK_BYTES):
@@ -93,6 +93,12 @@ class FolderPlace:
                     raise FormatError(f"{path} is damaged: its bytes are not those of its name")
                 partial.sync()
                 partial.place(target, 0o600)  # environments and patches are their owner's
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder of the backup, and those above it, for its owner only: names tell of runs, too."""
+        if folder != self._root and not folder.parent.is_dir():
+            self._make(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
 
     def receive(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a file; see `Place`."""
@@ -107,7 +113,8 @@ class FolderPlace:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep others from changing the backup meanwhile, and clear away what killed ones left."""
-        self._root.mkdir(parents=True, exist_ok=True)
+        self._root.parent.mkdir(parents=True, exist_ok=True)
+        self._make(self._root)
         fd = os.open(self._root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         try:
             try:
@@ -174,7 +181,11 @@ class UrlPlace:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Nothing to do: stores elsewhere have no locks."""
+        """Let it be made, on this machine's disk for its owner only; stores elsewhere have no locks."""
+        file_system, root = self._open()
+        if "file" in ([file_system.protocol] if isinstance(file_system.protocol, str) else file_system.protocol):
+            Path(root).parent.mkdir(parents=True, exist_ok=True)
+            Path(root).mkdir(exist_ok=True, mode=0o700)
         yield
 
 

@@ -55,7 +55,7 @@ def restore_backup(place: Place, target: Path, *, snapshot: str | None = None) -
         raise AlreadyExists(
             f"{target} holds an unfinished restore of {begun}; go on with that one, or remove the folder"
         )
-    target.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)  # as a workspace is made
     if begun is None:
         check_space(target, found.size_bytes)
         with Partial(target) as partial:

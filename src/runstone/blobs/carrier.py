@@ -6,9 +6,10 @@ What is new is seen by the folders' times, so a store of a million files that st
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -43,6 +44,20 @@ class Carried:
     damaged: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is here and not known to lie in the remote store: to be sent, or to be compared yet.
+
+    Attributes:
+        count, size_bytes: Files.
+        oldest_at: When the one that waits longest was stored, in seconds since the epoch; `None` where none waits.
+    """
+
+    count: int = 0
+    size_bytes: int = 0
+    oldest_at: float | None = None
+
+
 class Carrier:
     """Sends what a store has and its remote store lacks. For one thread.
 
@@ -68,6 +83,15 @@ class Carrier:
         self._seen: dict[str, tuple[int, set[str]]] = {}
         """Of each folder its time when it was read, and the names that need not be sent any more."""
         self._trimmed_at = float("-inf")
+        self._waiting: dict[str, tuple[int, float]] = {}
+        """Size and time of each file that waits."""
+
+    def waiting(self) -> Waiting:
+        """Return what waits, as the latest step saw it and goes on with it. For any thread."""
+        waiting = list(self._waiting.copy().values())
+        if not waiting:
+            return Waiting()
+        return Waiting(len(waiting), sum(size for size, _at in waiting), min(at for _size, at in waiting))
 
     def step(self) -> Carried:
         """Send what is new, and make room where there is too much.
@@ -77,6 +101,7 @@ class Carrier:
         """
         result = Carried()
         new = list(self._new())
+        self._waiting = dict(self._sized(new))
         # a recipe goes behind its parts: whoever finds it there finds all
         new.sort(key=lambda name: name.endswith(recipes.ENDING))
         with ThreadPoolExecutor(_AT_ONCE, "runstone-carry") as pool:
@@ -88,6 +113,7 @@ class Carrier:
                     some = parts
                 for name, sent in zip(some, pool.map(self._send, some), strict=True):
                     self._seen[name[:2]][1].add(name)
+                    self._waiting.pop(name, None)
                     if isinstance(sent, str):
                         result.damaged.append(sent)
                     elif sent is not None:
@@ -97,6 +123,12 @@ class Carrier:
             given_back = trim(self._objects, self._remote, self._cache_bytes, now=time.time())
             result.given_back, result.given_back_bytes = given_back
         return result
+
+    def _sized(self, names: Iterable[str]) -> Iterator[tuple[str, tuple[int, float]]]:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # collected meanwhile
+                status = self._objects.path(name).stat()
+                yield name, (status.st_size, status.st_mtime)
 
     def _send(self, name: str) -> int | str | None:
         try:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -372,20 +373,32 @@ class Blobs:
     def push(self, hashes: Iterable[str] | None = None, *, to: Remote | None = None, check: bool = False) -> Moved:
         """Send contents to the remote store; what lies there with its size is not sent again, so a broken push goes on.
 
+        What was given back to the remote store of the workspace stays there, and is fetched where it goes elsewhere.
+
         Args:
             hashes: Which; default: all that are here.
             to: Where; default: the remote store of the workspace.
             check: Whether what was sent is read back and hashed. It is hashed before, and its size compared after.
 
         Raises:
-            NotFound: one is not here, or there is no remote store.
+            NotFound: one is nowhere, or there is no remote store.
             FormatError: one is damaged; it was not sent.
             OSError: the remote store does not answer.
         """
         remote = self._remote(to)
         if remote is self.remote:
             self._note_use(remote)
-        return send(self._objects, remote, hashes, check=check)
+        if hashes is None:
+            return send(self._objects, remote, None, check=check)
+        here, there = [], 0
+        for content in dict.fromkeys(hashes):
+            if remote is self.remote and content not in self and is_hash(content) and lies_there(remote, content):
+                there += 1
+                continue
+            self._ensure(content)
+            here.append(content)
+        moved = send(self._objects, remote, here, check=check)
+        return replace(moved, there_already=moved.there_already + there)
 
     def pull(self, hashes: Iterable[str], *, source: Remote | None = None) -> Moved:
         """Fetch contents that are not here from the remote store, checked.

@@ -69,11 +69,12 @@ _SHAPES = re.compile(
     | \beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?                  # JSON web tokens
     """
 )
-# One of these is in whatever has a shape: asking for them first is twenty times as fast.
+# One of these is in whatever has a shape: asking for them first is much faster.
 _SHAPE_STARTS = (
     "AKIA ASIA ABIA ACCA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- glptt- glrt- gldt- sk- sk_ rk- rk_ pk- pk_ hf_ "
     "api_org_ xox xapp- slack.com AIza ya29. GOCSPX- npm_ pypi- dckr_ SG. dop_v1_ wandb_v1_ napi_ r8_ eyJ"
 ).split()
+_has_start = re.compile("|".join(map(re.escape, _SHAPE_STARTS))).search
 # And none is shorter than this (Slack's); most strings of a snapshot are.
 _SHORTEST = 15
 # `conda.example/t/<token>/channel`
@@ -133,7 +134,7 @@ _CODE_SUFFIXES = frozenset(
     ".py .pyi .pyx .js .jsx .ts .tsx .c .cc .cpp .cu .cuh .h .hpp .rs .go .java .kt .scala .r .jl .swift .cs "
     ".rb .php".split()
 )
-_HINTS = ("key", "token", "secret", "pass", "pwd", "cred", "auth", "cookie", "bearer", "basic", "pat")
+_has_hint = re.compile("key|token|secret|pass|pwd|cred|auth|cookie|bearer|basic|pat").search
 
 
 def _is_value_secret(weight: int, value: str, *, is_quoted: bool, is_code: bool) -> bool:
@@ -202,7 +203,7 @@ def url(address: str) -> str:
 
 def shapes(value: str) -> str:
     """Return text without what has the shape of a secret: cheap, and right for every string there is."""
-    if len(value) >= _SHORTEST and any(start in value for start in _SHAPE_STARTS):
+    if len(value) >= _SHORTEST and _has_start(value):
         value = _SHAPES.sub(REDACTED, value)
     if "://" in value:
         value = _USERINFO.sub(rf"\1{REDACTED}@", value)
@@ -214,8 +215,7 @@ def text(value: str, *, is_code: bool = False) -> str:
     if "PRIVATE KEY" in value:
         value = "\n".join(_without_pem(value.split("\n")))
     value = shapes(value)
-    lower = value.lower()
-    if any(hint in lower for hint in _HINTS):
+    if _has_hint(value.lower()):
         value = _BEARER.sub(rf"\1\2{REDACTED}", value)
         value = _without_assigned(value, is_code=is_code)
     return _without_random(value)

@@ -269,7 +269,18 @@ def _is_seed(name: str) -> bool:
 # --- recording ------------------------------------------------------------------------------------------------------
 def check_recording(case: Case) -> Iterator[Finding]:
     """What could not be recorded."""
-    dropped, warnings = case.info.dropped, case.info.warnings
+    damage = case.info.damage
+    dropped, warnings = case.info.dropped, case.info.warnings[len(damage) :]
+    if damage:
+        yield Finding(
+            kind="files_damaged",
+            severity=Severity.WARNING,
+            title=f"{len(damage):,} {'file' if len(damage) == 1 else 'files'} of the run cannot be read, or not whole",
+            explanation="; ".join(f"{one.file} {one.reason}: {one.cost}" for one in damage[:3])
+            + (" …" if len(damage) > 3 else "."),
+            action="Put what is named back from a backup or another copy of the run; see to the disk of the workspace.",
+            evidence=case.whole_run(),
+        )
     if dropped:
         yield Finding(
             kind="points_dropped",

@@ -19,7 +19,7 @@ from runstone.errors import FormatError, NotFound
 from runstone.ledger import Ledger, ledgers
 from runstone.runlog import format as fmt
 from runstone.runlog.liveness import read_status
-from runstone.runlog.reader import JournalState, journal_files, read_journal
+from runstone.runlog.reader import JournalState, is_run, journal_files, read_journal
 from runstone.runlog.tail import SEALED
 
 _HASH = re.compile(rb'"hash"\s*:\s*"([0-9a-f]{64})"')
@@ -85,10 +85,12 @@ def find_holders(workspace: Path, blobs: Blobs, troubles: list[str]) -> list[Hol
 
 def run_holder(folder: Path, troubles: list[str]) -> Holder | None:
     """Return what a run refers to, `None` where it is gone or no run."""
-    journals = journal_files(folder)
-    if not journals:
+    if not is_run(folder):
         return None
+    journals = journal_files(folder)
     journal = read_journal(folder)
+    if not journal.is_deleted:  # what a lost journal referred to must not go, unless the user gave the run up
+        troubles += [f"{folder / damage.file} {damage.reason}" for damage in journal.damage if damage.is_whole]
     is_alive = any(writer.is_alive for writer in journal.writers)
     found = Holder("run", journal.name, folder.name, is_deleted=journal.is_deleted, is_alive=is_alive)
     for artifact in journal.artifacts.values():

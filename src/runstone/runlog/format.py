@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from runstone.errors import FormatError
 
 FORMAT = 1
+SEALED = "metrics.parquet"
 
 # --- metric log -------------------------------------------------------------------------------------------------------
 WAL_MAGIC = b"\x89RSW\r\n\x1a\n"

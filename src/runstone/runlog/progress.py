@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from runstone.errors import FormatError
 from runstone.names import SYSTEM
 from runstone.runlog import format as fmt
+from runstone.runlog.damage import Damage, log_damage, slot_damage
 from runstone.runlog.portions import Slots, as_floats
 from runstone.runlog.reader import JournalState
 from runstone.runlog.series import MetricLog
@@ -26,7 +27,7 @@ from runstone.runlog.tail import SEALED, SegmentPosition, WriterTail, file_ident
 
 MOST_NAMES = 100_000
 """Of more, what is kept would cost more than reading all again."""
-_VERSION = 1
+_VERSION = 2
 _NOBODY, _SEVERAL = -1, -2
 
 
@@ -72,6 +73,13 @@ class Progress:
         rows = self._rows
         with_points = [self._names[row] for row in np.flatnonzero(self._figures.count).tolist()]
         return Summaries({name: rows[name] for name in sorted(with_points)}, self._figures)
+
+    def damage(self, journal: JournalState) -> list[Damage]:
+        """Return what of the metric logs that are not sealed cannot be read, as far as they were taken in."""
+        living = {writer.writer for writer in journal.writers if writer.is_alive}
+        on_disk = segments_on_disk(self._path).items()
+        segments = {writer: numbers for writer, numbers in on_disk if writer not in self._sealed_writers}
+        return [*log_damage(self._path, segments, living), *slot_damage(self._tails, living)]
 
     def advance(self, journal: JournalState) -> bool:
         """Take in the points that came since; return whether that could be done.
@@ -218,14 +226,15 @@ def _attempts(journal: JournalState, writers: list[str]) -> dict[str, Any]:
 
 def _tail_as_json(tail: WriterTail) -> dict[str, Any]:
     segments = [
-        [seq, at.header.slots, at.header.salt, at.next_slot, at.holes] for seq, at in sorted(tail.segments.items())
+        [seq, at.header.slots, at.header.salt, at.next_slot, at.holes, at.torn]
+        for seq, at in sorted(tail.segments.items())
     ]
     return {"writer": tail.writer, "segments": segments}
 
 
 def _tail_from_json(run_path: Path, told: dict[str, Any]) -> WriterTail | None:
     tail = WriterTail(run_path, told["writer"])
-    for seq, slots, salt, next_slot, holes in told["segments"]:
+    for seq, slots, salt, next_slot, holes, torn in told["segments"]:
         try:
             fd = tail.open(seq)
         except OSError:
@@ -243,5 +252,5 @@ def _tail_from_json(run_path: Path, told: dict[str, Any]) -> WriterTail | None:
             return None
         if size < fmt.HEADER_BYTES + next_slot * fmt.SLOT_BYTES:
             return None
-        tail.segments[seq] = SegmentPosition(header, next_slot, holes)
+        tail.segments[seq] = SegmentPosition(header, next_slot, holes, torn)
     return tail

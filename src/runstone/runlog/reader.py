@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from runstone.errors import FormatError
+from runstone.names import id_time
 from runstone.params import merge_params
 from runstone.runlog import format as fmt
+from runstone.runlog.damage import Damage, journal_damage, missing_journal
+from runstone.runlog.format import SEALED
 from runstone.runlog.liveness import is_alive, read_status
 from runstone.values import JSON, Alert, Artifact, Attempt, Failure, FileEntry, Link, Status
 
@@ -46,6 +49,8 @@ class JournalState:
 
     Times are seconds since the epoch, UTC. `params` is nested, as it was given. `is_held` says whether the run, which
     launchers alone write, goes on until they say how it ended, whether or not one is there; `None`: it is no such run.
+    `damage` is what is wrong with the journals. A run of which none can be read still has a writer, of which only is
+    known what other files tell.
     """
 
     run_id: str
@@ -61,6 +66,7 @@ class JournalState:
     inputs: dict[tuple[str | None, ...], Link] = field(default_factory=dict)
     outputs: dict[tuple[str | None, ...], Link] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
     alerts: dict[str, Alert] = field(default_factory=dict)
     status: Status = Status.CRASHED
     failures: list[Failure] = field(default_factory=list)
@@ -87,11 +93,62 @@ class JournalState:
 
 def journal_files(run_path: Path) -> list[Path]:
     """Return the journals of a run, oldest name first."""
+    return [run_path / name for name in _names_in(run_path) if _is_journal(name)]
+
+
+def is_run(run_path: Path) -> bool:
+    """Return whether a folder has files of a run, be it that all of its journals were lost."""
+    return any(_is_journal(name) or name == SEALED or name.endswith((".wal", ".keys")) for name in _names_in(run_path))
+
+
+def _names_in(run_path: Path) -> list[str]:
     try:
-        names = os.listdir(run_path)  # noqa: PTH208 (names are all that is needed)
+        return sorted(os.listdir(run_path))  # noqa: PTH208 (names are all that is needed)
     except OSError:
         return []
-    return [run_path / name for name in sorted(names) if name.startswith("journal.") and name.endswith(".jsonl")]
+
+
+def _is_journal(name: str) -> bool:
+    return name.startswith("journal.") and name.endswith(".jsonl")
+
+
+@dataclass(slots=True)
+class _Journal:
+    """One journal, read.
+
+    Attributes:
+        events: What it says.
+        size: Its bytes.
+        unread: Whole lines that could not be understood.
+        torn: Bytes behind the last newline.
+        trouble: Why the file system does not give it, else empty.
+    """
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    size: int = 0
+    unread: int = 0
+    torn: int = 0
+    trouble: str = ""
+
+
+def _read_journals(run_path: Path, names: list[str]) -> dict[str, _Journal]:
+    """Return the journals by writer."""
+    journals: dict[str, _Journal] = {}
+    for name in names:
+        if not _is_journal(name):
+            continue
+        writer = name[len("journal.") : -len(".jsonl")]
+        try:
+            data = (run_path / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            journals[writer] = _Journal(trouble=error.strerror or type(error).__name__)
+            continue
+        events = fmt.decode_events(data)
+        torn = len(data) - data.rfind(b"\n") - 1
+        journals[writer] = _Journal(events, len(data), data.count(b"\n") - len(events), torn)
+    return journals
 
 
 def read_events(run_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,17 +156,15 @@ def read_events(run_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     What an attempt says comes after what those before it said, whatever the clock of its host tells.
     """
-    journals: dict[str, tuple[int, list[dict[str, Any]]]] = {}
-    for path in journal_files(run_path):
-        try:
-            events = fmt.decode_events(path.read_bytes())
-        except OSError:
-            continue
-        journals[path.name[len("journal.") : -len(".jsonl")]] = _attempt_of(events), events
+    return _merged(_read_journals(run_path, _names_in(run_path)))
+
+
+def _merged(journals: dict[str, _Journal]) -> Iterator[tuple[str, dict[str, Any]]]:
     merged: list[tuple[float, int, str, int, dict[str, Any]]] = []
     floor = latest = 0.0
     before = 0
-    for writer, (attempt, events) in sorted(journals.items(), key=lambda item: item[1][0]):
+    told_by = [(_attempt_of(journal.events), writer, journal.events) for writer, journal in journals.items()]
+    for attempt, writer, events in sorted(told_by, key=lambda one: one[0]):
         if attempt != before:
             before, floor = attempt, latest
         at = floor
@@ -126,6 +181,69 @@ def read_events(run_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for at, _attempt, writer, _number, event in merged:
         event["at"] = at
         yield writer, event
+
+
+def _add_from_other_files(
+    state: JournalState, names: list[str], journals: dict[str, _Journal], writers: dict[str, WriterState]
+) -> None:
+    """Add writers whose journals do not say that they are, but whose other files do."""
+    found = [name for name in journals if name not in writers and f"{name}.status" in names]
+    if not writers and not found:
+        if any(journal.events or journal.unread or journal.trouble for journal in journals.values()):
+            found = list(journals)
+        else:
+            found = sorted({writer for writer in map(_log_writer, names) if writer})
+            found = found or ([""] if SEALED in names else [])
+    # Such a writer is enough to show the run; where others' own words tell how the run stands, they decide.
+    role = "child" if any(writer.role in ("main", "launcher") for writer in writers.values()) else "main"
+    for name in found:
+        writers[name] = _writer(name, {"at": _made_at(state.path), "role": role}, state.run_id)
+
+
+def _is_in_the_making(writer: str, names: list[str], journals: dict[str, _Journal]) -> bool:
+    """Return whether a writer has made its status file, and not yet said who it is."""
+    journal = journals.get(writer)
+    return (journal is None or not journal.size) and not any(_log_writer(name) == writer for name in names)
+
+
+def _log_writer(name: str) -> str:
+    return name.partition(".")[0].partition("-")[0] if name.endswith((".wal", ".keys")) else ""
+
+
+def _made_at(run_path: Path) -> float:
+    """Return when a run was made, as its id or else its folder tells."""
+    made_at = id_time(run_path.name)
+    if made_at is not None:
+        return made_at
+    try:
+        return min(path.stat().st_mtime for path in run_path.iterdir())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _damage(names: list[str], journals: dict[str, _Journal], writers: dict[str, WriterState]) -> Iterator[Damage]:
+    for name, journal in sorted(journals.items()):
+        writer = writers.get(name)
+        if not journal.size and not journal.trouble and (writer is None or writer.is_alive):
+            continue  # an edit, or a run, in the making
+        is_over = writer is not None and writer.role != "edit" and not writer.is_alive
+        found = journal_damage(
+            f"journal.{name}.jsonl",
+            size=journal.size,
+            events=len(journal.events),
+            unread=journal.unread,
+            torn=journal.torn if is_over else 0,
+            is_begun=any(event["event"] == "writer" for event in journal.events[:1]),
+            trouble=journal.trouble,
+        )
+        if found is not None:
+            yield found
+    if any(writer.is_alive for writer in writers.values()):
+        return  # it is being written, or comes from elsewhere: what is not there may be on its way
+    for name in sorted({writer for writer in map(_log_writer, names) if writer} - set(journals)):
+        yield missing_journal(f"journal.{name}.jsonl")
+    if "" in writers:
+        yield missing_journal("journal.*.jsonl")
 
 
 def _attempt_of(events: list[dict[str, Any]]) -> int:
@@ -152,12 +270,14 @@ def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
     state = JournalState(run_id=run_path.name, path=run_path)
     writers: dict[str, WriterState] = {}
     failures: list[tuple[int, float, Failure]] = []
-    for name, event in read_events(run_path):
+    names = _names_in(run_path)
+    journals = _read_journals(run_path, names)
+    for name, event in _merged(journals):
         try:
             if event["event"] == "writer":
                 writers[name] = _writer(name, event, state.run_id)
                 continue
-            if name not in writers and (run_path / f"{name}.status").exists():
+            if name not in writers and f"{name}.status" in names:
                 writers[name] = _writer(name, {"at": event["at"]}, state.run_id)  # its first line is damaged
             writer = writers.get(name)
             if writer is not None:
@@ -165,10 +285,14 @@ def read_journal(run_path: Path, *, now: float | None = None) -> JournalState:
             _apply(state, writer, event, failures)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
             continue  # an event of another form than was promised is damage: the others stand
-    state.writers = list(writers.values())
-    for writer in state.writers:
+    _add_from_other_files(state, names, journals, writers)
+    for writer in list(writers.values()):
         if writer.role != "edit":
             _see_whether_alive(run_path, writer, now)
+        if writer.is_alive and _is_in_the_making(writer.writer, names, journals):
+            del writers[writer.writer]
+    state.writers = list(writers.values())
+    state.damage = list(_damage(names, journals, writers))
     state.attempts = _attempts(state.writers, is_held=state.is_held)
     if state.attempts:
         latest = state.attempts[-1]

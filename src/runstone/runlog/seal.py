@@ -44,8 +44,9 @@ def seal(run_path: Path, *, writers: Collection[str] | None = None) -> Sealing |
         writers: Only the logs of these; default: of all that are gone.
 
     Returns:
-        What was done; `None` where there was nothing to do: no log of a writer that is gone, or another process seals;
-        or where points of the run lie elsewhere on this host and find no room here yet.
+        What was done; `None` where there was nothing to do: no whole log of a writer that is gone (damaged ones stay as
+        they are), or another process seals; or where points of the run lie elsewhere on this host and find no room here
+        yet.
 
     Raises:
         FormatError: files of the run are damaged or of a newer version.
@@ -64,6 +65,10 @@ def seal(run_path: Path, *, writers: Collection[str] | None = None) -> Sealing |
         if not logs:
             return None
         log = MetricLog(run_path, journal)
+        for damage in log.damage():  # what is damaged may be put back, or read by a better reader: it stays
+            logs.pop(damage.writer, None)
+        if not logs:
+            return None
         already = log.sealed.writers if log.sealed is not None else set()
         sealed = sorted(already | set(logs))
         before = sum(path.stat().st_size for paths in logs.values() for path in paths)

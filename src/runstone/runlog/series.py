@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from runstone.errors import MetricNotFound
 from runstone.names import SYSTEM
 from runstone.runlog import format as fmt
+from runstone.runlog.damage import Damage, log_damage, slot_damage
 from runstone.runlog.live import LiveMetrics
 from runstone.runlog.portions import Portion, as_floats, family_of, join
 from runstone.runlog.reader import JournalState, read_journal
 from runstone.runlog.summary import Figures, Summaries
-from runstone.runlog.tail import SEALED, file_identity
+from runstone.runlog.tail import SEALED, file_identity, segments_on_disk
 from runstone.values import Series
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ class MetricLog:
             return sum(tail.unnamed for tail in self.live.tails.values()) + sum(logged) - sum(there)
 
         return self.through_sealing(read)
+
+    def damage(self) -> list[Damage]:
+        """Return what of the metric logs that are not sealed cannot be read."""
+        living = {writer.writer for writer in self._journal.writers if writer.is_alive}
+        sealed = self.sealed.writers if self.sealed is not None else set()
+        segments = {writer: numbers for writer, numbers in segments_on_disk(self._path).items() if writer not in sealed}
+        return [*log_damage(self._path, segments, living), *slot_damage(self.live.tails, living)]
 
     @cached_property
     def names(self) -> list[str]:

@@ -24,7 +24,7 @@ from runstone.values import Series
 if TYPE_CHECKING:
     pass
 
-SEALED = "metrics.parquet"
+SEALED = fmt.SEALED
 # A portion is read small first: a run that is followed closely has few new points, and a read costs what it copies.
 _FIRST_READ_SLOTS = 1 << 9
 # Half a MiB: what was copied is still in the processor's cache when it is looked at.
@@ -39,6 +39,8 @@ class SegmentPosition:
     header: fmt.SegmentHeader
     next_slot: int = 0
     holes: list[int] = field(default_factory=list)
+    torn: int = 0
+    """Slots before `next_slot` that hold neither a whole point nor nothing: damage."""
     is_whole: bool = True
     """Whether each slot before `next_slot` was whole when it was first read."""
 
@@ -159,7 +161,9 @@ class WriterTail:
             whole = commits[:last] == position.header.salt
             if not whole.all():
                 position.is_whole = False
-                position.holes.extend((np.flatnonzero(commits[:last] == 0) + position.next_slot).tolist())
+                holes = np.flatnonzero(commits[:last] == 0)
+                position.torn += int((~whole).sum()) - len(holes)
+                position.holes.extend((holes + position.next_slot).tolist())
                 slots = slots[whole]
             position.next_slot += last
             yield slots
