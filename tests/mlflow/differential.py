@@ -27,7 +27,12 @@ _UNORDERED = frozenset("params tags aliases latest_versions dataset_summaries".s
 _METRICS_OF = frozenset({"data"})
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 # What one says and the other does not: MLflow's workspaces; and the aliases of versions, which its searches leave out.
-_UNTOLD = frozenset({("experiment", "workspace"), ("experiments", "workspace"), ("model_versions", "aliases")})
+_UNTOLD = frozenset(
+    {
+        *(("experiment", "workspace"), ("experiments", "workspace")),
+        *(("model_versions", "aliases"), ("latest_versions", "aliases")),
+    }
+)
 
 
 class Answer(NamedTuple):

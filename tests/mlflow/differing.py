@@ -651,7 +651,7 @@ def pages(both: Both) -> None:
 
 # --- a walk: requests that are right more often than not, one after another over the same things ----------------------
 
-VALUES = (-1.5, 0, 1, 2.5, "NaN", "Infinity", "-Infinity", 1e-300)
+VALUES = (-1.5, 0.5, 1, 2.5, "NaN", "Infinity", "-Infinity", 1e-300)
 TIMES = (0, 1, 5, 10, BASE_MS, BASE_MS + 1)
 STEPS = (-3, 0, 1, 2, 5, 1 << 40)
 WORDS = ("a", "b", "1", "1.0", "A", "", "é", "it's", "x y", "%", "a_b", "True", "1e3", "0.10")

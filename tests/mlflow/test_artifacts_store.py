@@ -95,5 +95,8 @@ def dripped(host: str, port: int, token: str) -> bytes:
         while time.monotonic() < limit:
             sender.sendall(b"x")
             if select.select([sender], [], [], 0.05)[0]:
-                return sender.recv(4_000)
-    return b""
+                break
+        parts = []
+        while part := sender.recv(4_000):  # until the server closes
+            parts.append(part)
+    return b"".join(parts)

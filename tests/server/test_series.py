@@ -92,6 +92,25 @@ def test_a_series_that_is_not_there_says_so_in_its_place(world: World) -> None:
     assert "'loss'" in found[0]["error"]["message"]
 
 
+def test_of_a_damaged_run_it_is_said_and_the_others_are_drawn(fresh: World) -> None:
+    with runstone.start_run(project="p", workspace=fresh.workspace.path, environment=False) as run:
+        run.log({"loss": 1.0}, step=0)
+    other = fresh.runs["first"]
+    fresh.workspace.seal(run.id)
+    damaged = fresh.workspace.run(run.id).path / "metrics.parquet"
+    damaged.write_bytes(b"\xff" * damaged.stat().st_size)
+    body = {"series": [{"run": run.id, "metric": "loss"}, {"run": other, "metric": "loss"}]}
+    answer = fresh.client.post("/api/series", json=body, headers=fresh.headers("vic"))
+    assert answer.status_code == 200, answer.text
+    first, second = unpacked(answer.content)
+    assert first["error"]["code"] == "damaged"
+    assert second["points"] > 0
+    told = fresh.client.get("/api/runs", headers=fresh.headers("vic")).json()["troubles"]
+    told += fresh.client.get(f"/api/runs/{run.id}", headers=fresh.headers("vic")).json()["warnings"]
+    assert len(told) == 2
+    assert all("…/metrics.parquet" in one and str(fresh.workspace.path) not in one for one in told), told
+
+
 @pytest.mark.parametrize("wish", [{"x": "hours"}, {"from": "a"}, {"metric": ""}, {"extra": 1}])
 def test_a_wish_of_another_form_is_refused(world: World, wish: dict[str, Any]) -> None:
     body = {"series": [{"run": world.runs["first"], "metric": "loss"} | wish]}

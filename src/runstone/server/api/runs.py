@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,11 +10,12 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from runstone.environments import recorded_patch
+from runstone.errors import FormatError
 from runstone.query import parse_filter
 from runstone.runinfo import RunInfo
 from runstone.runlog.writer import stop_word
 from runstone.server.api import models
-from runstone.server.errors import ApiError
+from runstone.server.errors import ApiError, without_places
 from runstone.server.jsons import Json
 from runstone.server.roles import Principal, Role
 from runstone.server.state import PrincipalOf, State, StateOf, access, reach_folder, reach_run, visible_filter
@@ -234,7 +236,7 @@ def runs(
         "cursor": page.cursor,
         "ids": page.ids,
         "columns": page.columns,
-        "troubles": page.troubles if principal.projects() is None else [],
+        "troubles": [without_places(one) for one in page.troubles] if principal.projects() is None else [],
     }
     if group_by:
         told["groups"] = [
@@ -346,7 +348,11 @@ def _edited(edited: Any) -> dict[str, Any]:
 
 
 def run_as_dict(info: RunInfo) -> dict[str, Any]:
-    """Return a run as `RunOut` describes it."""
+    """Return a run as `RunOut` describes it; of one whose metrics cannot be read the warnings say so."""
+    metrics: Mapping[str, MetricSummary] = {}
+    records: list[str] = []
+    with contextlib.suppress(FormatError):
+        metrics, records = info.metrics, info.record_names
     return {
         "id": info.id,
         "name": info.name,
@@ -374,11 +380,11 @@ def run_as_dict(info: RunInfo) -> dict[str, Any]:
         "started_at": info.started_at,
         "ended_at": info.ended_at,
         "duration_s": info.duration_s,
-        "metrics": metrics_as_dict(info.metrics),
-        "records": info.record_names,
+        "metrics": metrics_as_dict(metrics),
+        "records": records,
         "inputs": list(info.inputs),
         "outputs": list(info.outputs),
-        "warnings": list(info.warnings),
+        "warnings": [without_places(one) for one in info.warnings],
         "alerts": list(info.alerts),
         "dropped": info.dropped,
         "consoles": sum(1 for _path in info.path.glob("console.*.log")),

@@ -117,6 +117,8 @@ def _of_run(state: State, principal: Principal, run_id: str, wishes: list[Wish])
         run = state.curves.open(reach_folder(state, principal, run_id))
     except ApiError as error:
         return [_failed(run_id, wish, error) for wish in wishes]
+    except RunstoneError as error:  # damaged: the other runs of the chart are drawn all the same
+        return [_failed(run_id, wish, of_domain(error)) for wish in wishes]
     found = []
     with run.lock:
         for place, wish in enumerate(wishes):

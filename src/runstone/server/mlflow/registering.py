@@ -128,6 +128,8 @@ def set_alias(call: Call) -> Answer:
 def delete_alias(call: Call) -> Answer:
     """DELETE registered-models/alias."""
     found, alias = _model(call), call.fields.required("alias")
+    if not _ALIAS.fullmatch(alias):
+        raise invalid(f"Invalid alias name: '{alias:.80}': use letters, digits, '_' and '-'")
     if alias in found.aliases:
         with acting_as(call.principal.name):
             found.model.remove_alias(own_alias(alias, found.model.state().stages))
@@ -137,7 +139,9 @@ def delete_alias(call: Call) -> Answer:
 def get_alias(call: Call) -> Answer:
     """GET registered-models/alias."""
     found, alias = _model(call), call.fields.required("alias")
-    if alias.lower() == "latest" and found.versions:
+    if alias.lower() == "latest":
+        if not found.versions:
+            raise missing(f"The model {found.name:.200} has no version")
         return {"model_version": found.versions[max(found.versions)].shown()}
     if alias not in found.aliases:
         raise invalid(f"Registered model alias {alias} not found.")
@@ -200,11 +204,13 @@ def update_version(call: Call) -> Answer:
 
 def transition(call: Call) -> Answer:
     """POST model-versions/transition-stage: it passes our gates."""
+    stage, archives = call.fields.required("stage"), call.fields.flag("archive_existing_versions")
+    if archives and stage.lower() in ("none", "archived"):
+        raise invalid(f"'archive_existing_versions' cannot be set where versions come to {stage}")
+    own = _model(call).own_stage(stage)
     found, one = _version(call)
     with acting_as(call.principal.name):
-        call.mlflow.registry.move(
-            found, one, call.fields.required("stage"), archives=call.fields.flag("archive_existing_versions")
-        )
+        call.mlflow.registry.move(found, one, own, archives=archives)
     return {"model_version": _version(call)[1].shown()}
 
 

@@ -196,6 +196,18 @@ class Registered:
             raise missing(f"Model Version (name={self.name}, version={text}) not found")
         return found
 
+    def own_stage(self, stage: str) -> str:
+        """Return a stage as we call it.
+
+        Raises:
+            MlflowError: the model has none of this name.
+        """
+        stages, word = self.model.state().stages, stage.strip().lower()
+        own = stages[0] if word == "none" else next((known for known in stages if known.lower() == word), None)
+        if own is None:
+            raise invalid(f"Invalid Model Version stage: {stage:.80}. Value must be one of {', '.join(STAGES)}.")
+        return own
+
     def fits(self, clauses: list[Clause]) -> bool:
         """Return whether all clauses of a filter hold."""
         return all(
@@ -398,15 +410,10 @@ class Registry:
         """Bring a version into a stage, if the gates hold.
 
         Raises:
-            MlflowError: they do not; the model has no such stage.
+            MlflowError: they do not.
         """
-        stages = found.model.state().stages
-        word = stage.strip().lower()
-        own = stages[0] if word == "none" else next((known for known in stages if known.lower() == word), None)
-        if own is None:
-            raise invalid(f"Invalid Model Version stage: {stage:.80}. Value must be one of {', '.join(STAGES)}.")
         try:
-            outcome = promote(self._workspace, str(one.own), own, keeps_others=not archives)
+            outcome = promote(self._workspace, str(one.own), stage, keeps_others=not archives)
         except InvalidValue as error:
             raise MlflowError("BAD_REQUEST", str(error)) from None
         if not outcome.is_done:

@@ -540,6 +540,8 @@ def log_model_history(call: Call) -> Answer:
         raise invalid(f"Malformed model info. Model JSON: {text!r:.200}") from None
     if not isinstance(told, dict) or not told.keys() >= _OF_HISTORY:
         raise invalid(f"Malformed model info. Model JSON: {text!r:.200}")
+    flavors = told.pop("flavors")
+    told = {**told, "model_uuid": told.get("model_uuid"), "flavors": flavors}
     with call.mlflow.writers.writing(folder) as writer:
         try:
             standing = json.loads(writer.journal.tags.get(_HISTORY_TAG, "[]"))

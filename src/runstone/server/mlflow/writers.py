@@ -127,7 +127,11 @@ class Writer:
         """Return the rank of each metric's point that is the latest to MLflow."""
         if self._highest is None:
             known = RunInfo(self.folder).metrics if self._journal.writers else {}
-            self._highest = {name: (found.last_step, found.last_at, -math.inf) for name, found in known.items()}
+            # Of points of the same time the files do not say which of two writers came first: a later one has to be so.
+            self._highest = {
+                name: (found.last_step, math.nextafter(found.last_at, math.inf), -math.inf)
+                for name, found in known.items()
+            }
         return self._highest
 
     def check_params(self, params: Mapping[str, str]) -> dict[str, JSON]:
