@@ -104,7 +104,10 @@ MEANT: tuple[tuple[str, Callable[[Difference], bool]], ...] = (
         "words and numbers of no status or view count as absent",
         lambda one: is_other(one) and odd_name(one) in ("status", "run_view_type"),
     ),
-    ("a page of no results is refused", lambda one: is_stricter(one) and str(one.fields.get("max_results")) in ("0", "-1")),
+    (
+        "a page of no results is refused",
+        lambda one: is_stricter(one) and str(one.fields.get("max_results")) in ("0", "-1"),
+    ),
     ("a field of another type is refused", lambda one: is_stricter(one) and is_of_another_type(one)),
     ("a name of nothing but blanks is refused", lambda one: text(one).isspace()),
     (
