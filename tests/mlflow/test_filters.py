@@ -310,3 +310,20 @@ def test_a_list_may_end_with_a_comma_as_python_writes_tuples() -> None:
     assert GRAMMAR.clauses("run_id IN ('a',)") == [Clause("attribute", "run_id", "IN", ("a",))]
     with pytest.raises(MlflowError):
         GRAMMAR.clauses("run_id IN (,)")
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 50])
+def test_pages_of_runs_that_are_looked_at_one_by_one_hold_each_once(world: World, most: int) -> None:
+    runs = [world.run(start_time=1_000 + number) for number in range(24)]
+    for number, run in enumerate(runs):  # equal as numbers, not as the texts that MLflow compares
+        world.post("runs/log-parameter", run_id=run, key="lr", value="1" if number % 3 == 0 else "1.0")
+    seen: list[str] = []
+    pages, token = 0, ""
+    while token or not pages:
+        answer = world.post(
+            "runs/search", experiment_ids=["0"], filter="params.lr = '1'", max_results=most, page_token=token
+        )
+        seen += [run["info"]["run_id"] for run in answer.get("runs", [])]
+        pages, token = pages + 1, answer.get("next_page_token", "")
+    assert seen == runs[::3][::-1]
+    assert pages == -(-8 // most)

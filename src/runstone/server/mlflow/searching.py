@@ -91,7 +91,7 @@ class Found:
 
     Attributes:
         records: The runs.
-        total: How many there are on all pages.
+        total: How many there are on all pages; where each has to be looked at, more than this page reaches to will do.
     """
 
     records: tuple[RunRecord, ...]
@@ -151,8 +151,16 @@ def search_runs(
             return Found(_sorted(mlflow, found + kept, orders)[window], total)
     if is_told:
         return ask(*base, *exact, window=window)
-    kept = [one for one in ask(*base, *exact).records if not tests or passes(one)]
-    return Found((tuple(kept) if is_by_index else _sorted(mlflow, kept, orders))[window], len(kept))
+    if not is_by_index or window.stop is None:
+        kept = [one for one in ask(*base, *exact).records if not tests or passes(one)]
+        return Found((tuple(kept) if is_by_index else _sorted(mlflow, kept, orders))[window], len(kept))
+    kept, start, total = [], 0, 1
+    while start < total and len(kept) <= window.stop:  # one more than the page tells whether there is a next
+        end = 2 * start + window.stop + 1
+        part = ask(*base, *exact, window=slice(start, end))
+        kept += [one for one in part.records if passes(one)]
+        start, total = end, part.total
+    return Found(tuple(kept[window]), len(kept))
 
 
 def _reach(clause: Clause) -> Condition:

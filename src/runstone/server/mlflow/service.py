@@ -179,6 +179,8 @@ class Mlflow:
     def completed(self, record: RunRecord) -> Seen:
         """Return a run that the index found, with what only its files tell."""
         found, figures = seen_record(record), record.metrics.data
+        if not any(tag in record.tags for tag in _IN_FILES):
+            return found
         kept = self._latest.get(record.id)
         if kept is not None and kept[0] == figures:
             found.latest = kept[1]
